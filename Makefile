@@ -1,0 +1,47 @@
+# make help lists the targets. Everything is set up inside this folder, by tools/setup.sh.
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
+# without bytecode every Snakemake start costs two seconds more
+unexport PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
+PYTEST_ARGS ?=
+
+.PHONY: help setup setup-test demo test lint format bench bench-quick clean distclean
+
+help:  ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+setup:  ## install what straxflow needs, into .venv
+	@tools/setup.sh demo
+
+setup-test:
+	@tools/setup.sh test
+
+demo: setup  ## take some simulated runs through the whole workflow
+	@python -m straxflow.lab.demo
+
+test: setup-test lint  ## all checks and tests (PYTEST_ARGS="-k NAME" for some of them)
+	@python -m pytest $(PYTEST_ARGS)
+
+lint: setup  ## ruff, mypy, snakefmt and snakemake --lint
+	@ruff check --quiet .
+	@ruff format --check --quiet . || { echo "make format puts this right"; exit 1; }
+	@mypy --no-error-summary
+	@snakefmt --check --quiet Snakefile workflow || { echo "make format puts this right"; exit 1; }
+	@snakemake --lint
+
+format: setup  ## put Python and Snakemake files into the project's format
+	@ruff check --quiet --fix . ; ruff format --quiet .
+	@snakefmt --quiet Snakefile workflow
+
+bench: setup  ## speed against the plain tools, side by side
+	@python -m bench
+
+bench-quick: setup  ## the same with small data, in a minute
+	@python -m bench --quick
+
+clean:  ## remove the caches of tests and linters
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find straxflow tests workflow tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean  ## remove the environments and downloads too
+	@rm -rf .venv .venv-amstrax .tools .cache

@@ -1,0 +1,154 @@
+"""Attempt files: one per try of a step, written at its start and at its end; a kill leaves it open."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from straxflow.errors import StraxflowError
+from straxflow.fsio import write_atomic
+from straxflow.owner import Owner
+from straxflow.receipts import State, now
+
+Outcome = Literal["ok", "failed", "damaged", "retry", "claim lost", "killed"]
+
+
+class Attempt(BaseModel):
+    """One try of a step."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run: str
+    product: str
+    step: str
+    batch: str
+    owner: dict[str, str | int]
+    job_id: str | None = None
+    log: str
+    started: AwareDatetime = Field(default_factory=now)
+    ended: AwareDatetime | None = None
+    outcome: Outcome | None = None
+    reason: str | None = None
+    exit: int | None = None
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    peak_rss_mb: float | None = None
+
+
+class AttemptFile:
+    """An attempt with its place."""
+
+    def __init__(self, path: Path, attempt: Attempt) -> None:
+        self.path = path
+        self.attempt = attempt
+
+    @classmethod
+    def start(cls, state: State, run: str, product: str, step: str, batch: str, log: str) -> AttemptFile:
+        """Begin an attempt of this process and write its file."""
+        owner = Owner.current()
+        attempt = Attempt(
+            run=run,
+            product=product,
+            step=step,
+            batch=batch,
+            owner=owner.as_dict(),
+            job_id=os.environ.get("SLURM_JOB_ID") or os.environ.get("STRAXFLOW_JOB_ID"),
+            log=log,
+        )
+        stamp = attempt.started.strftime("%Y%m%dT%H%M%S%f")
+        path = folder(state, run, product) / f"{stamp}-{step}-{owner.token()[-8:]}.json"
+        file = cls(path, attempt)
+        file._write()
+        return file
+
+    def end(self, outcome: Outcome, reason: str | None = None, exit_code: int | None = None) -> None:
+        """Complete the attempt of this process."""
+        ended = now()
+        usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        self.attempt = self.attempt.model_copy(
+            update={
+                "ended": ended,
+                "outcome": outcome,
+                "reason": reason,
+                "exit": exit_code,
+                "seconds": (ended - self.attempt.started).total_seconds(),
+                "cpu_seconds": sum(u.ru_utime + u.ru_stime for u in usage),
+                "peak_rss_mb": max(u.ru_maxrss for u in usage) / 1024,
+            }
+        )
+        self._write()
+
+    def complete(self, reason: str) -> None:
+        """Complete an attempt that a kill left open, from another process."""
+        self.attempt = self.attempt.model_copy(update={"ended": now(), "outcome": "killed", "reason": reason})
+        self._write()
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.path, self.attempt.model_dump_json(indent=1).encode() + b"\n")
+
+
+def folder(state: State, run: str, product: str) -> Path:
+    """Where the attempts of a product stand."""
+    return state.run(run) / product / "attempts"
+
+
+def all_of(state: State, run: str) -> Iterator[AttemptFile]:
+    """All attempts of a run, oldest first; unreadable files are passed over (they are history, not state)."""
+    files = sorted(state.run(run).glob("*/attempts/*.json"), key=lambda path: path.name)
+    for path in files:
+        try:
+            yield AttemptFile(path, Attempt.model_validate_json(path.read_text(encoding="utf-8")))
+        except (ValidationError, OSError):
+            continue
+
+
+def complete_open(state: State, run: str, batch: str | None = None) -> list[Attempt]:
+    """Complete the attempts of a run that nobody will complete: their process is provably dead, or they belong to
+    `batch`, an invocation that has ended."""
+    completed = []
+    for file in all_of(state, run):
+        attempt = file.attempt
+        if attempt.ended is not None:
+            continue
+        dead = Owner.from_dict(attempt.owner).is_dead()
+        if dead or attempt.batch == batch:
+            verdict = batch_verdict(attempt.job_id) if attempt.job_id else None
+            if verdict == "RUNNING":
+                continue
+            file.complete(f"killed: {verdict}" if verdict else "killed: its process is gone without a word")
+            completed.append(file.attempt)
+    return completed
+
+
+def batch_verdict(job_id: str) -> str | None:
+    """What Slurm says of a job: e.g. `TIMEOUT`, `OUT_OF_MEMORY`, `CANCELLED`; None if it does not know it."""
+    if not shutil.which("scontrol"):
+        return None
+    try:
+        shown = subprocess.run(
+            ["scontrol", "-o", "show", "job", job_id], capture_output=True, text=True, timeout=20, check=False
+        ).stdout
+    except subprocess.TimeoutExpired:
+        return None
+    fields = dict(part.split("=", 1) for part in shown.split() if "=" in part)
+    return fields.get("JobState")
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """How an attempt that ended in this error is filed."""
+    from straxflow import errors
+
+    table: list[tuple[type[StraxflowError], Outcome]] = [
+        (errors.ClaimLost, "claim lost"),
+        (errors.Retryable, "retry"),
+        (errors.Damaged, "damaged"),
+    ]
+    return next((outcome for kind, outcome in table if isinstance(error, kind)), "failed")

@@ -1,0 +1,159 @@
+"""From YAML files to a checked Config; all errors at once, each with the path of its key."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from straxflow.config.model import Config, Folders, Store
+from straxflow.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key that stands twice in a mapping is an error, not the last one's silent victory."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key!r} stands twice")
+            seen.add(key)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+def load_files(files: Sequence[Path], root: Path = ROOT) -> Config:
+    """Read YAML files, later over earlier (as snakemake's --configfile does), and check the result.
+
+    Raises:
+        ConfigError: naming file and line of bad YAML, or all keys that are wrong.
+    """
+    merged: dict[str, Any] = {}
+    for file in files:
+        path = root / file
+        try:
+            loaded = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+        except FileNotFoundError:
+            raise ConfigError(f"config file {path} does not exist") from None
+        except (yaml.YAMLError, ConfigError, OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"config file {path}: {error}") from None
+        if loaded is None:
+            continue
+        if not isinstance(loaded, dict):
+            raise ConfigError(f"config file {path}: expected keys and values, found {type(loaded).__name__}")
+        _merge(merged, loaded)
+    return load(merged, root, ", ".join(map(str, files)))
+
+
+def load(settings: Mapping[str, Any], root: Path = ROOT, origin: str = "the configuration") -> Config:
+    """Check settings and make their relative paths absolute, from `root` (the Snakefile's folder).
+
+    Raises:
+        ConfigError: listing every error, each with the path of its key.
+    """
+    try:
+        config = Config.model_validate(dict(settings))
+    except ValidationError as error:
+        lines = [line for item in error.errors() for line in _explain(item)]
+        raise ConfigError(
+            f"{origin}: {len(lines)} error{'s' * (len(lines) > 1)}:\n" + "\n".join(f"  {x}" for x in lines)
+        ) from None
+    folders: dict[str, Path] = {
+        name: root / path.expanduser()
+        for name in Folders.model_fields
+        if (path := getattr(config.folders, name)) is not None
+    }
+    update: dict[str, Any] = {"folders": Folders.model_validate(folders)}
+    if config.store.ssh is None:
+        update["store"] = _absolute(config.store, root)
+    if config.daq.ssh is None:
+        update["daq"] = config.daq.model_copy(update={"folder": root / config.daq.folder.expanduser()})
+    if config.rundb.password_file:
+        secret = root / config.rundb.password_file.expanduser()
+        update["rundb"] = config.rundb.model_copy(update={"password_file": secret})
+    return config.model_copy(update=update)
+
+
+def profile_files(profile: str, root: Path = ROOT) -> list[Path]:
+    """The config files that a Snakemake profile of this repository names.
+
+    Raises:
+        ConfigError: if there is no such profile, or it names none.
+    """
+    path = root / profile / "config.yaml"
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        known = sorted(p.parent.name for p in (root / "profiles").glob("*/config.yaml"))
+        raise ConfigError(
+            f"there is no profile {profile!r}{_did_you_mean(profile, known)} (known: {', '.join(known)})"
+        ) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"profile {path}: {error}") from None
+    files = settings.get("configfile") or settings.get("configfiles")
+    if not files:
+        raise ConfigError(f"profile {path}: names no `configfile`")
+    return [Path(f) for f in ([files] if isinstance(files, str) else files)]
+
+
+def _absolute(store: Store, root: Path) -> Store:
+    return store.model_copy(update={"folder": root / store.folder.expanduser()})
+
+
+def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _explain(error: Any) -> list[str]:
+    path = ".".join(str(part) for part in error["loc"])
+    kind, message = error["type"], error["msg"]
+    if kind == "extra_forbidden":
+        known = list(_keys_at(error["loc"][:-1]))
+        return [f"{path}: unknown key{_did_you_mean(str(error['loc'][-1]), known)}"]
+    if kind == "missing":
+        return [f"{path}: missing, and it has no default"]
+    found = "" if isinstance(error["input"], (dict, list)) else f" (found {error['input']!r})"
+    message = message.removeprefix("Value error, ")
+    if not path:
+        return message.splitlines()
+    return [f"{path}: {message[0].lower()}{message[1:]}{found}"]
+
+
+def _keys_at(loc: Sequence[Any]) -> list[str]:
+    model: Any = Config
+    for part in loc:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            fields = {f.alias or n: f.annotation for n, f in model.model_fields.items()}
+            model = _model_in(fields.get(str(part)))
+        # a mapping (products) has its own names at this level: the model stays that of its values
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return [f.alias or n for n, f in model.model_fields.items()]
+    return []
+
+
+def _model_in(annotation: Any) -> Any:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, dict):
+        models = [_model_in(a) for a in typing.get_args(annotation)]
+        return next((m for m in models if m is not None), None)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return None
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

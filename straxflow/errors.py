@@ -1,0 +1,31 @@
+"""The errors a user can meet. A message says what happened, to which run or file, and what to do."""
+
+from __future__ import annotations
+
+
+class StraxflowError(Exception):
+    """Something a user can understand and act on; shown without a traceback."""
+
+
+class ConfigError(StraxflowError):
+    """The configuration is not valid."""
+
+
+class RunDbError(StraxflowError):
+    """The run database is away, refuses, or holds something unusable."""
+
+
+class ClaimLost(StraxflowError):
+    """Another invocation works on the run now; this one must stop and publish nothing."""
+
+
+class Retryable(StraxflowError):
+    """Not done yet through nobody's fault (a run still being written); tried again, not counted as a failure."""
+
+
+class Damaged(StraxflowError):
+    """Data is damaged or differs from what it must be; trying again does not help."""
+
+
+class StepFailed(StraxflowError):
+    """A step failed; it may succeed when tried again."""

@@ -1,0 +1,237 @@
+"""Files that are either wholly there, on disk, or not there at all; folders that prove who they are."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from straxflow.errors import Damaged, StepFailed
+from straxflow.owner import Owner
+
+INCOMING = ".incoming-"
+DIFFERS = ".differs-"
+MARKER = ".straxflow.json"
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def token() -> str:
+    """A new unique name that says which process owns it; `owner_is_dead` reads it."""
+    return Owner.current().token()
+
+
+def owner_is_dead(name: str) -> bool:
+    """True only if the owner named by a token, or by a hidden name ending in one, is provably gone."""
+    owner = Owner.from_token("~".join(name.removeprefix(INCOMING).rsplit("~", 5)[-5:]))
+    return owner is not None and owner.is_dead()
+
+
+def incoming_name(name: str = "") -> str:
+    """A new hidden name for something that is on its way to `name`, owned by this process."""
+    return f"{INCOMING}{name}~{token()}" if name else f"{INCOMING}{token()}"
+
+
+def is_incoming_of(hidden: str, name: str) -> bool:
+    """Whether a hidden name was made by `incoming_name(name)`, in whatever process."""
+    parts = hidden.rsplit("~", 5)
+    return parts[0] == INCOMING + name and len(parts) == 6
+
+
+def fsync_path(path: Path) -> None:
+    """Flush one file or folder to disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, data: bytes) -> bool:
+    """Write a file so that a reader or a crash sees the old content or the new, never a part.
+
+    Same content as before: only the modification time changes. True if it was written.
+    """
+    path = Path(path)
+    try:
+        if path.read_bytes() == data:
+            os.utime(path)
+            return False
+    except FileNotFoundError:
+        pass
+    temp = path.parent / incoming_name(path.name[:80])
+    # not mkstemp: the umask decides who may read it
+    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temp.rename(path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+    fsync_path(path.parent)
+    return True
+
+
+def _walk(folder: Path, relative: str) -> Iterator[tuple[str, int]]:
+    with os.scandir(folder / relative if relative else folder) as entries:
+        for entry in entries:
+            name = f"{relative}/{entry.name}" if relative else entry.name
+            info = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(info.st_mode):
+                yield from _walk(folder, name)
+            elif stat.S_ISREG(info.st_mode):
+                yield name, info.st_size
+            else:
+                what = "a symbolic link" if stat.S_ISLNK(info.st_mode) else "not a regular file"
+                raise Damaged(f"{folder}: {name!r} is {what}; data folders hold only files and folders")
+
+
+def walk_files(folder: Path) -> list[tuple[str, int]]:
+    """All files below a folder, sorted: relative path with slashes (odd bytes as surrogates), size in bytes.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: if there is no such folder.
+        Damaged: at a symbolic link, device, pipe or socket.
+    """
+    return sorted(_walk(Path(folder), ""))
+
+
+def fsync_tree(folder: Path) -> None:
+    """Flush all files and folders of a tree, and the tree's own name, to disk."""
+    fsync_folders(folder, files=True)
+    fsync_path(Path(folder).parent)
+
+
+def fsync_folders(folder: Path, files: bool = False) -> None:
+    """Flush all folders of a tree (where the names of files stand), innermost first."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for where, _, names in os.walk(folder, topdown=False, onerror=fail):
+        if files:
+            for name in names:
+                fsync_path(Path(where, name))
+        fsync_path(Path(where))
+
+
+def rename_noreplace(source: Path, target: Path) -> None:
+    """Rename, but never onto anything, not even onto an empty folder.
+
+    Raises:
+        FileExistsError: if the target exists.
+    """
+    result = -1
+    code = errno.ENOSYS
+    if hasattr(_libc, "renameat2"):
+        result = _libc.renameat2(
+            _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE
+        )
+        code = ctypes.get_errno()
+    if result == 0:
+        return
+    if code not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        raise OSError(code, os.strerror(code), os.fspath(source), None, os.fspath(target))
+    # NFS and some others can't: what slips in between check and rename can only be an empty folder
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target))
+    try:
+        Path(source).rename(target)
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target)) from None
+        raise
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a scratch tree; gone already is fine.
+
+    Raises:
+        StepFailed: if something of it is still there afterwards.
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StepFailed(f"{folder}: could not be removed: {error}") from error
+
+
+def reap(folder: Path, prefix: str = INCOMING) -> list[Path]:
+    """Remove the scratch in a folder whose owner is provably dead; returns what was removed."""
+    removed = []
+    for path in sorted(Path(folder).iterdir()):
+        if path.name.startswith(prefix) and owner_is_dead(path.name.removeprefix(prefix)):
+            if path.is_dir() and not path.is_symlink():
+                remove_tree(path)
+            else:
+                path.unlink(missing_ok=True)
+            removed.append(path)
+    return removed
+
+
+def marker_text(kind: str, site: str) -> bytes:
+    """Content of the identity marker of a folder."""
+    return json.dumps({"straxflow": 1, "kind": kind, "site": site}).encode() + b"\n"
+
+
+def judge_marker(where: str, content: bytes | None, kind: str, site: str) -> None:
+    """Compare the content of a folder's marker (None: there is none) with what it must say.
+
+    Raises:
+        StepFailed: with what was found and what to do.
+    """
+    if content is None:
+        raise StepFailed(
+            f"{where}: has no identity marker {MARKER}: is the disk mounted? Expected the {kind} of site "
+            f"{site}; if the folder is new, mark it once (straxflow mark)"
+        )
+    try:
+        found = json.loads(content)
+        kind_found, site_found = found["kind"], found["site"]
+    except (ValueError, KeyError, TypeError):
+        raise StepFailed(f"{where}: its identity marker {MARKER} is not readable: {content[:80]!r}") from None
+    if (kind_found, site_found) != (kind, site):
+        raise StepFailed(
+            f"{where}: is the {kind_found} of site {site_found}, expected the {kind} of site {site}: "
+            "correct the path in the configuration, or the mount"
+        )
+
+
+def check_marker(folder: Path, kind: str, site: str) -> None:
+    """Make sure that a folder is the one it is taken for.
+
+    Raises:
+        StepFailed: no such folder, no marker (unmounted), or another's marker.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise StepFailed(f"{folder}: no such folder (the {kind} of site {site}): is the disk mounted?")
+    try:
+        content = (folder / MARKER).read_bytes()
+    except FileNotFoundError:
+        content = None
+    judge_marker(str(folder), content, kind, site)
+
+
+def write_marker(folder: Path, kind: str, site: str) -> None:
+    """Mark a folder, which must exist, as the `kind` (state, staging, store, ...) of a site; once.
+
+    Raises:
+        StepFailed: if it is missing or marked as something else.
+    """
+    folder = Path(folder)
+    if (folder / MARKER).exists() or not folder.is_dir():
+        check_marker(folder, kind, site)
+    else:
+        write_atomic(folder / MARKER, marker_text(kind, site))

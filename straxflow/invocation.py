@@ -1,0 +1,265 @@
+"""One snakemake invocation as the run database sees it: it claims a batch, keeps its leases, gives the runs back.
+
+Lives in snakemake's main process; the claim checkpoint, a child of it, acts in its name.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from straxflow import attempts, claimfile
+from straxflow.config import Config
+from straxflow.errors import ClaimLost, RunDbError, StraxflowError
+from straxflow.fsio import write_atomic
+from straxflow.owner import Owner
+from straxflow.plan import standing
+from straxflow.receipts import RunFacts, State, Transferred, now, write
+from straxflow.recheck import set_aside_stale
+from straxflow.rundb.claims import Claimed, Claimer
+from straxflow.rundb.client import RunDb, connect
+from straxflow.rundb.pending import candidates, malformed_numbers
+from straxflow.rundb.rundoc import Malformed, Run, campaign_part, parse
+
+log = logging.getLogger(__name__)
+
+BATCH = "STRAXFLOW_BATCH"
+OWNER = "STRAXFLOW_OWNER"
+CAMPAIGN = "STRAXFLOW_CAMPAIGN"
+JOB_PREFIX = "straxflow_"
+
+
+class BatchRun(BaseModel):
+    """A claimed run in the batch file."""
+
+    run: str
+    number: int
+    mode: str
+    token: int
+
+
+class Batch(BaseModel):
+    """batches/{batch}.json: the runs that an invocation claimed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch: str
+    campaign: str
+    made: AwareDatetime = Field(default_factory=now)
+    runs: list[BatchRun]
+    problems: list[str] = []
+
+
+def campaign_name() -> str:
+    """The campaign of this process: STRAXFLOW_CAMPAIGN, or `online`.
+
+    Raises:
+        StraxflowError: if it is no plain name.
+    """
+    name = os.environ.get(CAMPAIGN) or "online"
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+        raise StraxflowError(f"{CAMPAIGN}={name!r}: a campaign's name has letters, digits and _ only")
+    return name
+
+
+def ensure_batch_id() -> str:
+    """The id of this invocation: made once in the main process, inherited by its jobs through the environment."""
+    if BATCH not in os.environ:
+        os.environ[BATCH] = now().strftime("%Y%m%dT%H%M%S") + "_" + uuid.uuid4().hex[:6]
+        os.environ[OWNER] = Owner.current().token()
+    return os.environ[BATCH]
+
+
+def runs_in_targets(targets: Iterable[str]) -> list[str]:
+    """Run ids in explicitly named targets."""
+    found = (re.search(r"(?:^|/)runs/([^/]+)/", target) for target in targets)
+    return sorted({match[1] for match in found if match})
+
+
+@dataclass
+class Invocation:
+    """The work of one invocation on the run database."""
+
+    config: Config
+    state: State
+    campaign: str
+    batch: str
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _keeper: threading.Thread | None = None
+    _held: bool = True
+
+    def _claimer(self, db: RunDb) -> Claimer:
+        owner = Owner.from_token(os.environ.get(OWNER, "")) or Owner.current()
+        return Claimer(db, self.config, self.campaign, self.batch, owner)
+
+    def available(self, run: str) -> bool:
+        """Whether this site can do anything for a run: where transfer is left out, its live data must have come."""
+        if "transfer" in self.config.steps:
+            return True
+        return self.state.path(run, "live", Transferred).is_file()
+
+    def preview(self, problem: Callable[[str], None]) -> list[Run]:
+        """The runs that an invocation would claim now; reads only."""
+        runs: list[Run] = []
+        with connect(self.config) as db:
+            for candidate in candidates(db, self.config, self.campaign, problem):
+                if len(runs) >= self.config.claim.max_runs:
+                    break
+                if self.available(candidate.run.id):
+                    runs.append(candidate.run)
+        return runs
+
+    def claim_batch(self, output: Path) -> Batch:
+        """Claim pending runs and write the batch file and the claim files."""
+        problems: list[str] = []
+        with connect(self.config) as db:
+            problems += malformed_numbers(db)
+            claimed = self._claimer(db).claim_pending(self.available, problems.append)
+        for one in claimed:
+            self._take_up(one)
+        runs = [
+            BatchRun(run=c.run.id, number=c.run.facts.number, mode=c.run.facts.mode, token=c.token)
+            for c in claimed
+        ]
+        batch = Batch(batch=self.batch, campaign=self.campaign, runs=runs, problems=problems)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(output, batch.model_dump_json(indent=1).encode())
+        return batch
+
+    def claim_targets(self, targets: Iterable[str]) -> list[str]:
+        """Claim the runs of explicitly named targets, all or none.
+
+        Raises:
+            RunDbError: naming the run and who works on it, before any job.
+        """
+        runs = runs_in_targets(targets)
+        if not runs:
+            return []
+        with connect(self.config) as db:
+            claimer = self._claimer(db)
+            claimed: list[Claimed] = []
+            try:
+                for run in runs:
+                    claimed.append(claimer.claim_named(run))
+            except RunDbError:
+                for one in claimed:
+                    stands = standing(self.config, self.state, one.run.id, one.run.facts.mode)
+                    claimer.release(one.run.object_id, one.token, stands)
+                raise
+        for one in claimed:
+            self._take_up(one, named=True)
+        return runs
+
+    def _take_up(self, one: Claimed, named: bool = False) -> None:
+        owner = Owner.from_token(os.environ.get(OWNER, "")) or Owner.current()
+        run = one.run.id
+        claim = claimfile.ClaimFile(run=run, token=one.token, batch=self.batch, owner=owner.as_dict())
+        claimfile.write(self.state, claim)
+        if one.taken_from:
+            log.warning("run %s: taken over from invocation %s, which is dead or silent", run, one.taken_from)
+            cancel_batch_jobs(one.taken_from)
+        attempts.complete_open(self.state, run, one.taken_from)
+        if not named:
+            for message in set_aside_stale(self.config, self.state, run):
+                log.warning("run %s: %s", run, message)
+
+    def keep(self) -> None:
+        """Renew the leases from a thread, every third of the lease, until `finish`."""
+        self._keeper = threading.Thread(target=self._renew_loop, name="straxflow-leases", daemon=True)
+        self._keeper.start()
+
+    def _renew_loop(self) -> None:
+        while not self._stop.wait(self.config.claim.lease_s / 3):
+            try:
+                with connect(self.config) as db:
+                    self._claimer(db).renew()
+            except StraxflowError as error:
+                # the lease bridges a database that is away for a while; the next round tries again
+                log.warning("leases not renewed: %s", error)
+
+    def finish(self, patience_s: float = 30) -> dict[str, str]:
+        """Give all runs of this batch back, as done, failed or pending by their receipts; state by run."""
+        self._stop.set()
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                with connect(self.config) as db:
+                    return self._release_all(db)
+            except RunDbError as error:
+                if time.monotonic() > deadline:
+                    log.warning(
+                        "claims not released: %s; they lapse by themselves, the receipts are safe", error
+                    )
+                    return {}
+                time.sleep(1)
+
+    def _release_all(self, db: RunDb) -> dict[str, str]:
+        states: dict[str, str] = {}
+        claimer = self._claimer(db)
+        for document in claimer.held():
+            part = campaign_part(document, self.campaign)
+            try:
+                run = parse(document, self.config, self.campaign)
+            except Malformed as error:
+                log.warning("%s; its claim is left to lapse", error)
+                continue
+            attempts.complete_open(self.state, run.id, self.batch)
+            began = claimfile.read(self.state, run.id)
+            stands = standing(
+                self.config, self.state, run.id, run.facts.mode, since=began.made if began else None
+            )
+            if claimer.release(run.object_id, int(part["token"]), stands):
+                states[run.id] = stands.state
+        return states
+
+    def write_facts(self, run: str, output: Path) -> None:
+        """Write run.json from the run document.
+
+        Raises:
+            RunDbError: if there is no such document, or it is malformed.
+        """
+        write(output, self.facts(run))
+
+    def facts(self, run: str) -> RunFacts:
+        """Acquisition facts of a run, from its document."""
+        from straxflow.rundb.rundoc import query_for
+
+        with connect(self.config) as db:
+            document = db.runs.find_one(query_for(run, self.config))
+        if document is None:
+            raise RunDbError(f"run {run}: there is no run document of it")
+        return parse(document, self.config, self.campaign).facts
+
+
+def cancel_batch_jobs(batch: str) -> None:
+    """Cancel what a dead invocation left in Slurm: its jobs carry its batch in their names."""
+    if not shutil.which("squeue"):
+        return
+    try:
+        listed = subprocess.run(
+            ["squeue", "--noheader", "--me", "--format=%i %j"],
+            capture_output=True, text=True, timeout=30, check=True,
+        ).stdout  # fmt: skip
+        prefix = f"{JOB_PREFIX}{batch}_"
+        rows = (line.split(maxsplit=1) for line in listed.splitlines())
+        jobs = [row[0] for row in rows if len(row) == 2 and row[1].startswith(prefix)]
+        if jobs:
+            log.warning("cancelling %d batch jobs of the dead invocation %s", len(jobs), batch)
+            subprocess.run(["scancel", *jobs], timeout=60, check=True, capture_output=True)
+    except (subprocess.SubprocessError, OSError) as error:
+        # the fence makes leftover jobs harmless; cancelling them only saves their time
+        log.warning("batch jobs of %s could not be cancelled: %s", batch, error)
+
+
+__all__ = ["BATCH", "CAMPAIGN", "JOB_PREFIX", "Batch", "ClaimLost", "Invocation"]

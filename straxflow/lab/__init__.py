@@ -1,0 +1,1 @@
+"""Throwaway real parts for the demo and the tests: run database, sshd, Slurm and a simulated DAQ."""

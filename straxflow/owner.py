@@ -1,0 +1,73 @@
+"""Who owns a claim, a scratch folder or an attempt: a process that can be told apart from all others."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def process_start(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot; None if there is none, or only its zombie."""
+    try:
+        # the command name stands in parentheses and may hold anything, so count from the last one
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process on a host in a boot. Its start tells it from a later one with the same pid."""
+
+    host: str
+    boot: str
+    pid: int
+    start: int
+
+    @classmethod
+    def current(cls) -> Self:
+        """This process."""
+        pid = os.getpid()
+        return cls(socket.gethostname(), boot_id(), pid, process_start(pid) or 0)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """From what `as_dict` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: if the fields are not those of an owner.
+        """
+        return cls(str(fields["host"]), str(fields["boot"]), int(fields["pid"]), int(fields["start"]))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON and the run database."""
+        return asdict(self)
+
+    def is_dead(self) -> bool:
+        """True only if provably dead: same host, and another boot or no such process any more."""
+        if self.host != socket.gethostname():
+            return False
+        return self.boot != boot_id() or process_start(self.pid) != self.start
+
+    def token(self) -> str:
+        """A new unique name for scratch that also names its owner; `from_token` reads it."""
+        host = self.host.replace("~", "_")
+        return f"{host}~{self.boot.replace('-', '')}~{self.pid}~{self.start}~{uuid.uuid4().hex[:8]}"
+
+    @classmethod
+    def from_token(cls, token: str) -> Self | None:
+        """The owner that a token names; None if it is no token."""
+        parts = token.split("~")
+        if len(parts) != 5 or len(parts[1]) != 32 or not (parts[2].isdigit() and parts[3].isdigit()):
+            return None
+        return cls(parts[0], str(uuid.UUID(parts[1])), int(parts[2]), int(parts[3]))

@@ -1,0 +1,70 @@
+"""Look whether the receipts of a run still hold, and set aside those that do not, so that they are made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from straxflow.config import LIVE, Config
+from straxflow.folders import open_store
+from straxflow.receipts import Checksums, Processed, Registered, State, Stored, Transferred, now
+from straxflow.transport.store import Store
+
+
+def set_aside_stale(config: Config, state: State, run: str) -> list[str]:
+    """Set aside receipts whose data are gone; called for runs that are claimed, so mostly without receipts.
+
+    Returns:
+        a message for each receipt that did not hold.
+    """
+    if not state.run(run).is_dir():
+        return []
+    messages: list[str] = []
+    store: Store | None = None
+    for product in config.products:
+        stored = state.find(run, product, Stored)
+        made = state.find(run, product, Processed)
+        if stored:
+            store = store or open_store(config)
+            store.check_marker("store", config.site)
+            gone = [f for f in stored.folders if not _holds(store, state, run, product, f)]
+            if gone:
+                messages.append(
+                    f"{product} is not whole in the store ({', '.join(gone)}): it is stored again"
+                )
+                for model in (Stored, Registered):
+                    _set_aside(state.path(run, product, model))
+                _set_aside(state.released(run))
+                stored = None
+        if made and not stored:
+            missing = [
+                t.folder for t in made.targets.values() if not (config.folders.staging / t.folder).is_dir()
+            ]
+            if missing:
+                messages.append(f"{product} is not in staging ({', '.join(missing)}): it is made again")
+                for other in (Processed, Checksums):
+                    _set_aside(state.path(run, product, other))
+    needs_live = any(
+        p.source == LIVE and not state.path(run, name, Processed).is_file()
+        for name, p in config.products.items()
+    )
+    transferred = state.path(run, LIVE, Transferred)
+    if needs_live and transferred.is_file() and not (config.folders.live / run).is_dir():
+        messages.append("its live data are gone: they are brought again")
+        _set_aside(transferred)
+    return messages
+
+
+def _holds(store: Store, state: State, run: str, product: str, folder: str) -> bool:
+    """Whether a product stands in the store with its files' digests; read from the page cache where it can be."""
+    if not store.exists(folder):
+        return False
+    sums = state.find(run, product, Checksums)
+    if sums is None:
+        return True
+    odd = store.verify(folder, sums.manifest.below(folder), cold=False)
+    return all(difference.path.endswith("-metadata.json") for difference in odd)
+
+
+def _set_aside(path: Path) -> None:
+    if path.is_file():
+        path.rename(path.with_name(f"{path.name}.stale-{now():%Y%m%dT%H%M%S}"))

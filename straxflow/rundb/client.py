@@ -1,0 +1,121 @@
+"""Connection to the run database: secrets, time-outs, the optional tunnel, errors in the user's words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from bson.codec_options import CodecOptions
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.errors import (
+    ConnectionFailure,
+    OperationFailure,
+    PyMongoError,
+)
+
+from straxflow.config import Config
+from straxflow.errors import ConfigError, RunDbError
+from straxflow.rundb.tunnel import Tunnel
+
+Document = dict[str, Any]
+
+
+@dataclass
+class RunDb:
+    """An open connection to the collection of run documents. Times are UTC-aware."""
+
+    client: MongoClient[Document]
+    runs: Collection[Document]
+
+    def now(self) -> datetime:
+        """The database's clock, by which leases are judged."""
+        # the older name of `hello`, which every server answers
+        reply = self.client.admin.command("isMaster")
+        moment: datetime = reply["localTime"]
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@contextmanager
+def connect(config: Config) -> Iterator[RunDb]:
+    """Connect to the run database, through the tunnel if there is one.
+
+    Raises:
+        RunDbError: if it is away, refuses, or fails while it is used.
+        ConfigError: if the password file is missing or open to others.
+    """
+    settings = config.rundb
+    tunnel = Tunnel(settings.tunnel, settings.timeout_s) if settings.tunnel else None
+    uri = settings.uri
+    try:
+        options: dict[str, Any] = {}
+        if tunnel:
+            tunnel.open()
+            options |= {"host": "127.0.0.1", "port": tunnel.port, "directConnection": True}
+        else:
+            options["host"] = uri
+        if settings.user:
+            options |= {"username": settings.user, "password": password(config)}
+            if settings.auth_source:
+                options["authSource"] = settings.auth_source
+        milliseconds = int(settings.timeout_s * 1000)
+        client: MongoClient[Document] = MongoClient(
+            **options,
+            serverSelectionTimeoutMS=milliseconds,
+            connectTimeoutMS=milliseconds,
+            socketTimeoutMS=max(4 * milliseconds, 20_000),
+            appname=f"straxflow-{config.site}",
+        )
+        with client:
+            codec: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
+            runs = client[settings.database].get_collection(settings.collection, codec_options=codec)
+            yield RunDb(client, runs)
+    except ConnectionFailure as error:
+        how = f" through the tunnel to {settings.tunnel.ssh}" if settings.tunnel else ""
+        raise RunDbError(
+            f"the run database at {uri}{how} does not answer within {settings.timeout_s:g} s "
+            f"({first_line(error)}); check that it runs and that rundb in the config is right"
+        ) from error
+    except OperationFailure as error:
+        hint = "; check rundb.user and the password" if error.code in (13, 18) else ""
+        raise RunDbError(f"the run database at {uri} refuses: {first_line(error)}{hint}") from error
+    except PyMongoError as error:
+        raise RunDbError(f"the run database at {uri}: {first_line(error)}") from error
+    finally:
+        if tunnel:
+            tunnel.close()
+
+
+def password(config: Config) -> str:
+    """The password, from the environment or from a file of mode 600.
+
+    Raises:
+        ConfigError: if there is none, or others may read the file.
+    """
+    settings = config.rundb
+    from_environment = os.environ.get(settings.password_env)
+    if from_environment:
+        return from_environment
+    file = settings.password_file
+    if file is None:
+        raise ConfigError(
+            f"rundb.user is {settings.user!r} but there is no password: "
+            f"set {settings.password_env} in the environment, or rundb.password_file"
+        )
+    try:
+        mode = file.stat().st_mode & 0o777
+        secret = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"rundb.password_file {file}: {error.strerror}") from None
+    if mode & 0o077:
+        raise ConfigError(f"rundb.password_file {file}: others may read it (mode {mode:o}); chmod 600 {file}")
+    return secret
+
+
+def first_line(error: Exception) -> str:
+    """The first clause of a pymongo message; the rest describes its topology at length."""
+    return str(error).splitlines()[0].split(", Timeout:")[0].split(", full error:")[0]

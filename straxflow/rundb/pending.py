@@ -1,0 +1,151 @@
+"""Which runs are pending: read-only, newest first, by indexed queries."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from pymongo import DESCENDING
+
+from straxflow.config import Config
+from straxflow.owner import Owner
+from straxflow.rundb.client import Document, RunDb
+from straxflow.rundb.rundoc import ONLINE, Malformed, Run, campaign_part, parse, status_field
+
+log = logging.getLogger(__name__)
+
+INDEXES = (
+    [("number", DESCENDING)],
+    [("processing_status", 1), ("number", DESCENDING)],
+    [("processing_status.status", 1), ("number", DESCENDING)],
+    [("data.host", 1), ("data.type", 1), ("number", DESCENDING)],
+)
+
+
+def campaign_indexes(campaign: str) -> tuple[list[tuple[str, int]], ...]:
+    """Indexes of a campaign's own fields."""
+    return ([(f"straxflow.{campaign}.claim.batch", 1)], [(f"straxflow.{campaign}.due", 1)])
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A run that may be claimed, and the condition under which it still may be when it is claimed."""
+
+    run: Run
+    condition: Document
+
+
+def scope(config: Config) -> Document:
+    """The part of every query that keeps straxflow to the runs it was given."""
+    number: Document = {"$gte": config.runs.min_run_number}
+    if config.runs.max_run_number is not None:
+        number["$lte"] = config.runs.max_run_number
+    if config.runs.numbers is not None:
+        number["$in"] = config.runs.numbers
+    query: Document = {"number": number, "tags.name": {"$nin": config.runs.skip_tags}}
+    if config.runs.detectors:
+        query["detectors"] = {"$in": config.runs.detectors}
+    return query
+
+
+def candidates(
+    db: RunDb, config: Config, campaign: str, problem: Callable[[str], None] = log.warning
+) -> Iterator[Candidate]:
+    """Runs that may be claimed now, newest first; malformed documents are told to `problem` and passed over."""
+    now = db.now()
+    ours = f"straxflow.{campaign}"
+    unclaimed = {f"{ours}.claim.batch": {"$exists": False}}
+    waited = {f"{ours}.wait_until": {"$not": {"$gt": now}}}
+    field = status_field(campaign)
+    reached = "reached " + " ".join(config.steps)
+    branches: list[Document] = [
+        {field: "pending", **unclaimed, **waited},
+        {f"{field}.status": "pending", f"{field}.reason": {"$ne": reached}, **unclaimed, **waited},
+        {
+            f"{field}.status": "failed",
+            f"{ours}.due": {"$lte": now},
+            f"{ours}.failures": {"$lt": config.claim.max_failures},
+            **unclaimed,
+        },
+    ]
+    if campaign == ONLINE:
+        at_daq = {"data": {"$elemMatch": {"host": config.daq.host, "type": "live"}}}
+        branches.append({"data.host": config.daq.host, field: None, **at_daq, **unclaimed})
+    within = scope(config)
+    streams = [_newest_first(db, {**within, **branch}, branch, campaign) for branch in branches]
+    streams.append(iter(_abandoned(db, config, campaign, within)))
+    seen: dict[int, object] = {}
+    for number, document, branch in heapq.merge(*streams, key=lambda item: -item[0]):
+        if number in seen:
+            if seen[number] != document["_id"]:
+                problem(f"run {number}: two run documents have this number; only one of them is worked on")
+            continue
+        seen[number] = document["_id"]
+        if document.get("end") is None:
+            continue
+        try:
+            run = parse(document, config, campaign)
+        except Malformed as error:
+            problem(f"{error}; the run is passed over")
+            continue
+        settled = run.facts.end + timedelta(seconds=config.runs.settle_s) <= now
+        if settled and config.selects_mode(run.facts.mode):
+            token = run.campaign(campaign).get("token")
+            guard = {"_id": run.object_id, **branch, f"{ours}.token": token}
+            yield Candidate(run, guard)
+
+
+def malformed_numbers(db: RunDb) -> list[str]:
+    """Pending run documents that no query by number finds, as messages."""
+    odd = {
+        "$or": [{"processing_status": "pending"}, {"processing_status.status": "pending"}],
+        "number": {"$not": {"$type": "number"}},
+    }
+    return [
+        f"run document {d['_id']}: number: expected an integer, found {d.get('number')!r}; it is passed over"
+        for d in db.runs.find(odd, {"number": 1}).limit(20)
+    ]
+
+
+def _projection(campaign: str) -> dict[str, int]:
+    fields = "number name start end mode detectors source tags daq_config rate processing_status"
+    return {**dict.fromkeys(fields.split(), 1), f"straxflow.{campaign}": 1}
+
+
+Found = tuple[int, Document, Document]
+
+
+def _newest_first(db: RunDb, query: Document, branch: Document, campaign: str) -> Iterator[Found]:
+    cursor = db.runs.find(query, _projection(campaign)).sort("number", DESCENDING).batch_size(200)
+    for document in cursor:
+        yield document["number"], document, branch
+
+
+def _abandoned(db: RunDb, config: Config, campaign: str, within: Document) -> list[Found]:
+    """Claimed runs whose owner is provably dead, or silent for longer than its lease."""
+    batch = f"straxflow.{campaign}.claim.batch"
+    now = db.now()
+    found = []
+    query = {**within, batch: {"$exists": True}}
+    for document in db.runs.find(query, _projection(campaign)).sort("number", DESCENDING):
+        claim: Any = campaign_part(document, campaign).get("claim")
+        if not claim_lapsed(claim, now, config.claim.lease_s):
+            continue
+        renewed = claim.get("renewed") if isinstance(claim, dict) else None
+        branch = {batch: claim["batch"], f"straxflow.{campaign}.claim.renewed": renewed}
+        found.append((document["number"], document, branch))
+    return found
+
+
+def claim_lapsed(claim: Any, now: Any, default_lease_s: float) -> bool:
+    """Whether a claim may be taken over: its owner is provably dead, or its lease is over."""
+    try:
+        owner = Owner.from_dict(claim["owner"])
+        lease = timedelta(seconds=float(claim.get("lease_s", default_lease_s)))
+        return owner.is_dead() or claim["renewed"] + lease < now
+    except (KeyError, TypeError, ValueError):
+        return True

@@ -1,0 +1,168 @@
+"""Run documents as the field's tools write them, read with care: one malformed document harms only itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from straxflow.config import Config
+from straxflow.errors import RunDbError
+from straxflow.receipts import RunFacts
+from straxflow.rundb.client import Document
+
+ONLINE = "online"
+DAQ_FIELDS = (
+    "strax_output_path",
+    "processing_threads",
+    "strax_chunk_length",
+    "strax_chunk_overlap",
+    "strax_fragment_payload_bytes",
+    "compressor",
+)
+
+
+class Malformed(RunDbError):
+    """A run document cannot be used; the others can."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What straxflow needs of a run document."""
+
+    id: str
+    object_id: object
+    facts: RunFacts
+    status: str | None
+    tags: tuple[str, ...]
+    document: Document
+
+    def campaign(self, name: str) -> Mapping[str, Any]:
+        """straxflow's own sub-document of a campaign."""
+        return campaign_part(self.document, name)
+
+
+def campaign_part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """straxflow's own sub-document of a campaign; empty if there is none or it is malformed."""
+    ours = document.get("straxflow")
+    part = ours.get(name) if isinstance(ours, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
+
+
+def status_field(campaign: str) -> str:
+    """Where the state of a run stands: the shared field for the online campaign, its own for any other."""
+    return "processing_status" if campaign == ONLINE else f"straxflow.{campaign}.processing_status"
+
+
+def status_of(document: Mapping[str, Any], campaign: str) -> str | None:
+    """The state of a run: a string in the oldest documents, a sub-document in newer ones."""
+    holder = document if campaign == ONLINE else campaign_part(document, campaign)
+    value = holder.get("processing_status")
+    if isinstance(value, Mapping):
+        value = value.get("status")
+    return value if isinstance(value, str) else None
+
+
+def parse(document: Document, config: Config, campaign: str) -> Run:
+    """Read a run document.
+
+    Raises:
+        Malformed: naming the field, what was found and what was expected.
+    """
+    number = document.get("number")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise Malformed(f"run document {document.get('_id')}: number: expected an integer, found {number!r}")
+    label = f"run document of run {number}"
+    start, end = (_time(document, key, label) for key in ("start", "end"))
+    if end < start:
+        raise Malformed(f"{label}: end ({end:%F %T}) is before start ({start:%F %T})")
+    mode = document.get("mode")
+    if not isinstance(mode, str) or not mode:
+        raise Malformed(f"{label}: mode: expected a name, found {mode!r}")
+    daq_config = document.get("daq_config") or {}
+    if not isinstance(daq_config, Mapping):
+        raise Malformed(f"{label}: daq_config: expected keys and values, found {type(daq_config).__name__}")
+    run_id = make_run_id(document, config, label)
+    rate = document.get("rate")
+    source = document.get("source")
+    facts = RunFacts(
+        run=run_id,
+        number=number,
+        start=start,
+        end=end,
+        mode=mode,
+        detectors=_names(document.get("detectors")),
+        source=source.get("type") if isinstance(source, Mapping) else None,
+        daq_config={key: daq_config[key] for key in DAQ_FIELDS if key in daq_config},
+        rate=dict(rate) if isinstance(rate, Mapping) else {},
+    )
+    tags = tuple(str(t["name"]) for t in document.get("tags") or [] if isinstance(t, Mapping) and "name" in t)
+    return Run(run_id, document["_id"], facts, status_of(document, campaign), tags, document)
+
+
+def make_run_id(document: Mapping[str, Any], config: Config, label: str) -> str:
+    """The run id by the configured template.
+
+    Raises:
+        Malformed: if the document's fields give no valid id.
+    """
+    fields = {
+        "number": document.get("number"),
+        "name": document.get("name"),
+        "experiment": config.experiment,
+        "mode": document.get("mode"),
+    }
+    try:
+        run_id = config.run_id.format(**fields)
+    except (ValueError, TypeError) as error:
+        raise Malformed(f"{label}: run_id template {config.run_id!r} does not fit: {error}") from None
+    if not re.fullmatch(r"[A-Za-z0-9_]+", run_id):
+        raise Malformed(f"{label}: gives the run id {run_id!r}: expected letters, digits and _ only")
+    return run_id
+
+
+def query_for(run_id: str, config: Config) -> Document:
+    """The query that finds the run document of a run id (the template read backwards).
+
+    Raises:
+        Malformed: if the id does not fit the template.
+    """
+    pattern = ""
+    for part in re.split(r"(\{[^}]*\})", config.run_id):
+        name = re.match(r"\{(\w+)", part)
+        if not name:
+            pattern += re.escape(part)
+        elif name[1] == "experiment":
+            pattern += re.escape(config.experiment)
+        elif f"(?P<{name[1]}>" in pattern:
+            pattern += f"(?P={name[1]})"
+        else:
+            pattern += rf"(?P<{name[1]}>{r'[0-9]+' if name[1] == 'number' else r'[A-Za-z0-9_]+?'})"
+    match = re.fullmatch(pattern, run_id)
+    example = config.run_id.format(number=932, name="name", experiment=config.experiment, mode="mode")
+    if not match:
+        raise Malformed(f"{run_id!r} is no run id of this experiment (they look like {example!r})")
+    found = match.groupdict()
+    if "number" in found:
+        number = int(found["number"])
+        fields = {"number": number, "name": found.get("name"), "mode": found.get("mode")}
+        right = config.run_id.format(experiment=config.experiment, **fields)
+        if right != run_id:
+            raise Malformed(f"{run_id!r} is no run id of this experiment; did you mean {right!r}?")
+        return {"number": number}
+    return {"name": found["name"]}
+
+
+def _time(document: Mapping[str, Any], key: str, label: str) -> datetime:
+    value = document.get(key)
+    if not isinstance(value, datetime):
+        raise Malformed(f"{label}: {key}: expected a date, found {value!r}")
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _names(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [str(v) for v in value] if isinstance(value, list) else []

@@ -1,0 +1,84 @@
+"""An ssh tunnel to the run database: opened on a free port, watched, reopened when it falls."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+import time
+
+from straxflow.config.model import Tunnel as TunnelSettings
+from straxflow.errors import RunDbError
+from straxflow.transport.ssh import command
+
+
+class Tunnel:
+    """A tunnel that lives as long as this object is open."""
+
+    def __init__(self, settings: TunnelSettings, timeout_s: float) -> None:
+        self._settings = settings
+        self._timeout_s = max(timeout_s, 5)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self._ssh: subprocess.Popen[str] | None = None
+        self._closing = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    def open(self) -> None:
+        """Open it and wait until it carries connections.
+
+        Raises:
+            RunDbError: with ssh's own words if it does not come up in time.
+        """
+        self._start()
+        deadline = time.monotonic() + 2 * self._timeout_s
+        while not self._answers():
+            assert self._ssh is not None
+            if self._ssh.poll() is not None or time.monotonic() > deadline:
+                self._ssh.kill()
+                words = self._ssh.communicate()[1].strip().splitlines()
+                raise RunDbError(
+                    f"the ssh tunnel through {self._settings.ssh} to {self._settings.remote_host}:"
+                    f"{self._settings.remote_port} does not open: {words[-1] if words else 'no answer'}; "
+                    "check rundb.tunnel and that ssh to that host works without a password"
+                )
+            time.sleep(0.05)
+        self._watcher = threading.Thread(target=self._watch, name="rundb-tunnel", daemon=True)
+        self._watcher.start()
+
+    def close(self) -> None:
+        """Close it."""
+        self._closing.set()
+        if self._ssh is not None:
+            self._ssh.terminate()
+            try:
+                self._ssh.communicate(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._ssh.kill()
+
+    def _start(self) -> None:
+        settings = self._settings
+        forward = f"127.0.0.1:{self.port}:{settings.remote_host}:{settings.remote_port}"
+        options = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", forward, *settings.ssh_options]
+        self._ssh = subprocess.Popen(
+            [*command(options), settings.ssh],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    def _watch(self) -> None:
+        while not self._closing.wait(1):
+            if self._ssh is not None and self._ssh.poll() is not None:
+                self._ssh.communicate()
+                self._start()

@@ -1,0 +1,30 @@
+"""A digest of what the configuration says about how a product is made: receipts with another one are outdated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from straxflow.config import LIVE, Config
+
+
+def process_settings(config: Config, product: str) -> dict[str, Any]:
+    """Everything in the configuration that decides what a product's data are; its source's settings too."""
+    chosen = config.products[product]
+    source = None if chosen.source == LIVE else process_settings(config, chosen.source)
+    if chosen.kind == "command":
+        return {"source": source, "command": chosen.command}
+    return {
+        "source": source,
+        "targets": config.targets(product),
+        "context": chosen.context or config.strax.context,
+        "context_kwargs": {**config.strax.context_kwargs, **chosen.context_kwargs},
+        "config": {**config.strax.config, **chosen.config},
+    }
+
+
+def settings_digest(config: Config, product: str) -> str:
+    """Ten hexadecimal digits that change when a product would be made differently."""
+    text = json.dumps(process_settings(config, product), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]

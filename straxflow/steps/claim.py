@@ -1,0 +1,26 @@
+"""The claim of a batch, and the run facts; both talk to the run database."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from straxflow.invocation import Invocation
+
+log = logging.getLogger("straxflow")
+
+
+def claim_batch(snakemake: Any, invocation: Invocation) -> None:
+    """Claim pending runs into the batch file."""
+    batch = invocation.claim_batch(Path(snakemake.output[0]).absolute())
+    for problem in batch.problems:
+        log.warning("%s", problem)
+        print(f"straxflow: {problem}")
+    newest = ", ".join(run.run for run in batch.runs[:10]) + (", ..." if len(batch.runs) > 10 else "")
+    print(f"straxflow: claimed {len(batch.runs)} pending runs{': ' + newest if newest else ''}", flush=True)
+
+
+def write_facts(snakemake: Any, invocation: Invocation) -> None:
+    """Write run.json from the run document."""
+    invocation.write_facts(snakemake.wildcards.run, Path(snakemake.output[0]).absolute())

@@ -1,0 +1,81 @@
+"""A product of kind command: any program, under the same care as strax."""
+
+from __future__ import annotations
+
+import resource
+import shlex
+from pathlib import Path
+
+from straxflow.errors import ConfigError, StepFailed
+from straxflow.fsio import walk_files
+from straxflow.receipts import Target
+from straxflow.settings import settings_digest
+from straxflow.steps.job import Job
+from straxflow.steps.made import Made
+from straxflow.steps.program import describe_exit, run_program
+
+
+def command_line(
+    command: str, *, run: str, number: int, mode: str, source: Path, output: Path, product: str
+) -> list[str]:
+    """The words of a command with its placeholders filled in; no shell ever sees them.
+
+    Raises:
+        ConfigError: for an unknown placeholder or unbalanced quotes.
+    """
+    fields = {
+        "run": run, "number": number, "mode": mode, "source": source, "output": output, "product": product
+    }  # fmt: skip
+    try:
+        return [word.format(**fields) for word in shlex.split(command)]
+    except (KeyError, IndexError, ValueError) as error:
+        known = ", ".join(f"{{{name}}}" for name in fields)
+        raise ConfigError(f"products.{product}.command: {error}; placeholders are {known}") from None
+
+
+def make(job: Job, source: Path, scratch: Path) -> Made:
+    """Run the command of a product; success is exit code 0 and at least one file, none of them empty."""
+    chosen = job.config.products[job.product]
+    facts = job.state.facts(job.run)
+    lineage = settings_digest(job.config, job.product)
+    name = f"{job.run}-{job.product}-{lineage}"
+    output = scratch / "out" / name
+    output.mkdir(parents=True)
+    argv = command_line(
+        chosen.command or "",
+        run=job.run,
+        number=facts.number,
+        mode=facts.mode,
+        source=source,
+        output=output,
+        product=job.product,
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code = run_program(
+        job, argv, job.config.strax.environment, chosen.timeout_s or job.config.strax.timeout_s, scratch
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if code:
+        raise StepFailed(
+            f"run {job.run}: the command of {job.product} failed ({describe_exit(code)}); see {job.log_file}"
+        )
+    files = walk_files(output)
+    if not files:
+        raise StepFailed(f"run {job.run}: the command of {job.product} left no file in {{output}}")
+    target = Target(
+        folder=name,
+        lineage_hash=lineage,
+        chunks=0,
+        records=0,
+        bytes=sum(size for _, size in files),
+        files=len(files),
+    )
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Made(
+        targets={job.product: target},
+        folders={job.product: output},
+        already_stored={},
+        versions={},
+        cpu_seconds=used,
+        peak_rss_mb=after.ru_maxrss / 1024,
+    )

@@ -1,0 +1,134 @@
+"""How a job runs a step: log, attempt file, claim check, receipt, and errors in the user's words."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from straxflow import config as settings
+from straxflow.attempts import AttemptFile, Outcome, outcome_of
+from straxflow.claimfile import Fence
+from straxflow.config import LIVE, Config
+from straxflow.errors import StepFailed, StraxflowError
+from straxflow.folders import check_folders
+from straxflow.invocation import Invocation, campaign_name, ensure_batch_id
+from straxflow.receipts import Receipt, State, write
+
+log = logging.getLogger("straxflow")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a step knows: the run, the product (`live` before any), where things are, and its claim."""
+
+    config: Config
+    state: State
+    campaign: str
+    run: str
+    product: str
+    fence: Fence
+    threads: int
+    log_file: Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step: its name, its work, and whether it works on one product or on the whole run."""
+
+    name: str
+    work: Callable[[Job], Receipt]
+
+
+class Stopped(BaseException):
+    """A signal asks this job to end; not an Exception, so that nothing on the way takes it for a failure."""
+
+
+def run_job(snakemake: Any, step: Step) -> None:
+    """Run a step as a Snakemake job; ends the process with 1 if it fails."""
+    log_file = Path(snakemake.log[0]).absolute()
+    _log_to(log_file)
+    campaign = campaign_name()
+    batch = ensure_batch_id()
+    run = snakemake.wildcards.run
+    product = getattr(snakemake.wildcards, "product", LIVE)
+    attempt: AttemptFile | None = None
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        config = settings.load(snakemake.config)
+        state = State(config.folders.state / campaign)
+        check_folders(config, state)
+        fence = Fence.enter(state, run, batch)
+        relative = str(snakemake.log[0])
+        attempt = AttemptFile.start(state, run, product, step.name, batch, relative)
+        log.info("%s of %s, run %s, begins (invocation %s)", step.name, product, run, batch)
+        job = Job(config, state, campaign, run, product, fence, int(snakemake.threads), log_file)
+        receipt = step.work(job)
+        fence.check()
+        write(Path(snakemake.output[0]), receipt)
+    except Stopped as stopped:
+        _fail(attempt, "killed", f"stopped by {stopped} (time limit, cancelled, or interrupted)", 143)
+    except StraxflowError as error:
+        log.error("%s", error)
+        _fail(attempt, outcome_of(error), str(error), 1)
+    except OSError as error:
+        log.error("%s", traceback.format_exc())
+        where = f" {error.filename}" if error.filename else ""
+        _fail(attempt, "failed", f"{error.strerror or error}:{where}", 1)
+    except Exception as error:
+        log.error("%s", traceback.format_exc())
+        _fail(attempt, "failed", f"{type(error).__name__}: {error} (a bug: see the log)", 1)
+    attempt.end("ok", exit_code=0)
+    log.info("%s of %s, run %s, is done", step.name, product, run)
+
+
+def run_local(snakemake: Any, work: Callable[[Any, Invocation], None]) -> None:
+    """Run work on the run database as a local Snakemake job; ends the process with 1 if it fails."""
+    _log_to(Path(snakemake.log[0]))
+    try:
+        config = settings.load(snakemake.config)
+        campaign = campaign_name()
+        state = State(config.folders.state / campaign)
+        check_folders(config, state)
+        work(snakemake, Invocation(config, state, campaign, ensure_batch_id()))
+    except StraxflowError as error:
+        log.error("%s", error)
+        _say(str(error))
+        sys.exit(1)
+
+
+def _fail(attempt: AttemptFile | None, outcome: Outcome, reason: str, code: int) -> NoReturn:
+    _say(reason)
+    try:
+        if attempt:
+            attempt.end(outcome, reason, code)
+    except OSError as error:
+        # a full state disk must not hide the first error; the main process completes the attempt later
+        _say(f"the attempt file could not be completed: {error}")
+    sys.exit(code)
+
+
+def _say(text: str) -> None:
+    print(f"straxflow: {text}", file=sys.stderr, flush=True)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise Stopped(signal.Signals(number).name)
+
+
+def _log_to(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(file, mode="a", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+__all__ = ["Job", "Step", "StepFailed", "run_job", "run_local"]

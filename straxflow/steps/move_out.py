@@ -1,0 +1,65 @@
+"""Move a product to the store: copy under a hidden name, read back, publish; never over something different."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import partial
+
+from straxflow.digests import Difference
+from straxflow.folders import open_store
+from straxflow.receipts import Checksums, Processed, Stored
+from straxflow.steps.job import Job, Step, log
+from straxflow.straxjob.validate import differences
+from straxflow.transport.store import Adopted, Store
+
+
+def move_out(job: Job) -> Stored:
+    """Bring each data folder of a product to the store, verified there."""
+    began = time.monotonic()
+    config = job.config
+    made = job.state.get(job.run, job.product, Processed)
+    sums = job.state.get(job.run, job.product, Checksums)
+    store = open_store(config)
+    store.check_marker("store", config.site)
+    adopted = []
+    for target in made.targets.values():
+        job.fence.check()
+        outcome = store.put(
+            config.folders.staging / target.folder,
+            target.folder,
+            sums.manifest.below(target.folder),
+            tolerate=partial(only_times_differ, job, store, target.folder),
+        )
+        if isinstance(outcome, Adopted):
+            adopted.append(target.folder)
+            log.info("%s: the same data are in the store already", target.folder)
+        else:
+            log.info("%s: stored and read back", target.folder)
+    return Stored(
+        run=job.run,
+        product=job.product,
+        site=config.site,
+        host=config.store_host,
+        location=str(config.store.folder),
+        folders=[t.folder for t in made.targets.values()],
+        bytes=made.bytes,
+        seconds=round(time.monotonic() - began, 3),
+        adopted=adopted,
+    )
+
+
+def only_times_differ(job: Job, store: Store, name: str, difference: Difference) -> bool:
+    """Whether a file is strax metadata that differs in write times only: a remade product never matches to the
+    letter."""
+    if not difference.path.endswith("-metadata.json"):
+        return False
+    try:
+        here = json.loads((job.config.folders.staging / name / difference.path).read_bytes())
+        there = json.loads(store.read_file(name, difference.path))
+    except (OSError, ValueError):
+        return False
+    return not differences(here, there)
+
+
+step = Step("move_out", move_out)

@@ -1,0 +1,170 @@
+"""Make one product in private scratch, judge what was made, publish it to staging."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+from straxflow.config import LIVE
+from straxflow.digests import hash_tree
+from straxflow.errors import Damaged, StepFailed
+from straxflow.folders import open_store
+from straxflow.fsio import fsync_path, incoming_name, reap, remove_tree, walk_files
+from straxflow.publish import SetAside, copy_tree, publish
+from straxflow.receipts import Checksums, Processed, Stored, Target, Transferred
+from straxflow.settings import settings_digest
+from straxflow.steps import commandjob, straxstep
+from straxflow.steps.job import Job, Step, log
+from straxflow.steps.made import Made
+from straxflow.straxjob.validate import read_metadata, same_data
+
+
+def process(job: Job) -> Processed:
+    """Make the product of a job."""
+    config = job.config
+    product = config.products[job.product]
+    began = time.monotonic()
+    scratch_root = config.folders.scratch_folder
+    scratch_root.mkdir(exist_ok=True)
+    reap(scratch_root)
+    reap(config.folders.staging)
+    scratch = scratch_root / incoming_name()
+    scratch.mkdir()
+    try:
+        source = _source_folder(job, scratch)
+        work = straxstep.make if product.kind == "strax" else commandjob.make
+        made = work(job, source, scratch)
+        records_in, records_out = _records(job, made)
+        job.fence.check()
+        for name, target in made.targets.items():
+            _publish(job, name, target, made)
+    finally:
+        remove_tree(scratch)
+    return Processed(
+        run=job.run,
+        product=job.product,
+        source=product.source,
+        targets=made.targets,
+        settings=settings_digest(config, job.product),
+        records_in=records_in,
+        records_out=records_out,
+        dead_time_records=made.dead_time_records,
+        dead_time_ns=made.dead_time_ns,
+        versions=made.versions,
+        host=socket.gethostname(),
+        seconds=round(time.monotonic() - began, 3),
+        cpu_seconds=made.cpu_seconds,
+        peak_rss_mb=made.peak_rss_mb,
+        adopted=", ".join(map(str, made.already_stored.values())) or None,
+    )
+
+
+def _source_folder(job: Job, scratch: Path) -> Path:
+    """The folder that holds the source, whole: the live copy, staging, the store, or fetched from a remote one."""
+    source = job.config.products[job.product].source
+    if source == LIVE:
+        _check_live_copy(job)
+        return job.config.folders.live
+    made = job.state.get(job.run, source, Processed)
+    folders = [target.folder for target in made.targets.values()]
+    staging = job.config.folders.staging
+    if all((staging / folder).is_dir() for folder in folders):
+        _check_sizes(staging, made)
+        return staging
+    stored = job.state.find(job.run, source, Stored)
+    if stored is None:
+        raise StepFailed(
+            f"run {job.run}: the source {source} is neither in {staging} nor stored; make it again: "
+            f"snakemake ... -R process runs/{job.run}/{source}/{Processed.name}"
+        )
+    store = open_store(job.config)
+    store.check_marker("store", job.config.site)
+    sums = job.state.get(job.run, source, Checksums)
+    fetched = scratch / "source"
+    fetched.mkdir()
+    for folder in folders:
+        log.info("bringing %s back from the store", folder)
+        store.fetch(folder, fetched / folder, sums.manifest.below(folder))
+    return fetched
+
+
+def _check_live_copy(job: Job) -> None:
+    received = job.state.get(job.run, LIVE, Transferred)
+    folder = job.config.folders.live / job.run
+    if not folder.is_dir():
+        raise StepFailed(
+            f"run {job.run}: its live data are not at {folder} any more; bring them again: "
+            f"snakemake ... -R transfer runs/{job.run}/{LIVE}/{Transferred.name}"
+        )
+    found = dict(walk_files(folder))
+    expected = {path: size for path, size, _ in received.files}
+    odd = sorted(p for p in found.keys() | expected.keys() if found.get(p) != expected.get(p))
+    if odd:
+        raise Damaged(
+            f"run {job.run}: {folder} changed since it arrived: {odd[0]}: found {found.get(odd[0])} bytes, "
+            f"expected {expected.get(odd[0])} ({len(odd)} files differ)"
+        )
+
+
+def _check_sizes(parent: Path, made: Processed) -> None:
+    for target in made.targets.values():
+        found = walk_files(parent / target.folder)
+        total = sum(size for _, size in found)
+        if (len(found), total) != (target.files, target.bytes):
+            raise Damaged(
+                f"{parent / target.folder}: changed since it was made: found {len(found)} files, {total} bytes; "
+                f"expected {target.files} files, {target.bytes} bytes"
+            )
+
+
+def _records(job: Job, made: Made) -> tuple[int | None, int | None]:
+    """Records in and out of a product made from live data: none may vanish unless the reader says so."""
+    if job.config.products[job.product].source != LIVE:
+        return None, None
+    check = job.state.get(job.run, LIVE, Transferred).check
+    raw = [t.records for name, t in made.targets.items() if name.startswith("raw_records")]
+    if check is None or not raw:
+        return None, None
+    records_out = sum(raw) - made.dead_time_records
+    if records_out != check.records and not (made.dead_time_ns > 0 and records_out < check.records):
+        raise Damaged(
+            f"run {job.run}: {job.product} has {records_out} records, the live data have {check.records}, and "
+            "the reader reports no artificial dead time that would explain it; nothing was published"
+        )
+    if records_out != check.records:
+        log.warning(
+            "%d of %d records were dropped as artificial dead time (%.6f s)",
+            check.records - records_out, check.records, made.dead_time_ns / 1e9,
+        )  # fmt: skip
+    return check.records, records_out
+
+
+def _publish(job: Job, name: str, target: Target, made: Made) -> None:
+    staging = job.config.folders.staging
+    final = staging / target.folder
+    made_here = made.folders[name]
+    if name in made.already_stored:
+        if made.already_stored[name].parent == staging:
+            return
+        copy_tree(made.already_stored[name], made_here, hash_tree(made.already_stored[name]))
+    outcome = publish(made_here, final, _same)
+    fsync_path(staging)
+    if isinstance(outcome, SetAside):
+        raise Damaged(
+            f"run {job.run}: {final} is there already with different data; it stays, the new one is at "
+            f"{outcome.aside}; find out which is right and move the other away"
+        )
+
+
+def _same(there: Path, new: Path) -> bool:
+    """Whether two data folders hold the same: data files to the bit, strax metadata but for write times."""
+    one, other = hash_tree(there), hash_tree(new)
+    odd = {d.path for d in one.differences(other.files)}
+    metadata = {path for path in odd if path.endswith("-metadata.json")}
+    if odd - metadata:
+        return False
+    return not metadata or same_data(read_metadata(there), read_metadata(new))
+
+
+step = Step("process", process)

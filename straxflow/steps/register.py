@@ -1,0 +1,47 @@
+"""Register a stored product: its `data` entries in the run document, in one atomic write."""
+
+from __future__ import annotations
+
+from straxflow.receipts import Checksums, Processed, Registered, Stored, now
+from straxflow.rundb import entries
+from straxflow.rundb.client import Document, connect
+from straxflow.steps.job import Job, Step
+
+
+def register(job: Job) -> Registered:
+    """Write the entries of a product's data types to the run document."""
+    facts = job.state.facts(job.run)
+    wanted = product_entries(job)
+    with connect(job.config) as db:
+        there = entries.add(db, job.campaign, facts.number, job.fence.batch, job.fence.token, wanted)
+    return Registered(run=job.run, product=job.product, entries=[entries.jsonable(e) for e in there])
+
+
+def product_entries(job: Job) -> list[Document]:
+    """The data entries of a product, one a data type, with the fields that the field's tools read."""
+    made = job.state.get(job.run, job.product, Processed)
+    stored = job.state.get(job.run, job.product, Stored)
+    sums = job.state.get(job.run, job.product, Checksums)
+    return [
+        {
+            "type": name,
+            "host": stored.host,
+            "location": f"{stored.location}/{target.folder}",
+            "by": "straxflow",
+            "user": "straxflow",
+            "time": now(),
+            "protocol": "FileSytemBackend",
+            "status": "transferred",
+            "lineage_hash": target.lineage_hash,
+            "n_chunks": target.chunks,
+            "file_count": target.files,
+            "size_mb": round(target.bytes / 1e6, 3),
+            "checksum": {"algorithm": sums.algorithm, "files": target.files},
+            "meta": {"lineage_hash": target.lineage_hash, "n_chunks": target.chunks, **made.versions},
+            "campaign": job.campaign,
+        }
+        for name, target in made.targets.items()
+    ]
+
+
+step = Step("register", register)

@@ -1,0 +1,35 @@
+"""Register the arrived live data, so that the DAQ's own cleaners see a copy here."""
+
+from __future__ import annotations
+
+from straxflow.config import LIVE
+from straxflow.receipts import Registered, Transferred, now
+from straxflow.rundb import entries
+from straxflow.rundb.client import connect
+from straxflow.steps.job import Job, Step
+
+
+def register_live(job: Job) -> Registered:
+    """Write the live data's entry of this host to the run document."""
+    received = job.state.get(job.run, LIVE, Transferred)
+    facts = job.state.facts(job.run)
+    entry = {
+        "type": "live",
+        "host": job.config.site,
+        "location": str(job.config.folders.live),
+        "by": "straxflow",
+        "user": "straxflow",
+        "time": now(),
+        "protocol": "rsync",
+        "status": "transferred",
+        "file_count": len(received.files),
+        "size_mb": round(received.bytes / 1e6, 3),
+        "checksum": {"algorithm": received.algorithm, "files": len(received.files)},
+        "meta": {},
+    }
+    with connect(job.config) as db:
+        there = entries.add(db, job.campaign, facts.number, job.fence.batch, job.fence.token, [entry])
+    return Registered(run=job.run, product=LIVE, entries=[entries.jsonable(e) for e in there])
+
+
+step = Step("register_live", register_live)

@@ -1,0 +1,151 @@
+"""Bring live data in: verified rsync into private scratch, format check, publication by rename."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from pathlib import Path
+
+from straxflow.digests import Manifest, hash_tree
+from straxflow.errors import Damaged, Retryable, StepFailed
+from straxflow.fsio import incoming_name, is_incoming_of, owner_is_dead, remove_tree
+from straxflow.livedata.check import LiveExpectation, LiveReport, check_live_data, is_complete
+from straxflow.publish import SetAside, publish
+from straxflow.receipts import LiveFacts, RunFacts, Transferred
+from straxflow.slots import slot
+from straxflow.steps.job import Job, Step, log
+from straxflow.transport.pull import pull
+from straxflow.transport.rsync import Place
+
+POLL_S = 5.0
+
+
+def transfer(job: Job) -> Transferred:
+    """Bring the live data of a run to `folders.live`."""
+    config, facts = job.config, job.state.facts(job.run)
+    final = config.folders.live / job.run
+    earlier = [p for p in config.folders.live.iterdir() if is_incoming_of(p.name, job.run)]
+    incoming = config.folders.live / incoming_name(job.run)
+    links = [*earlier, *([final] if final.is_dir() else [])]
+    slots = job.state.folder.parent / ".slots"
+    try:
+        with slot(slots, "transfer", config.transfer.max_parallel, log.info):
+            began = time.monotonic()
+            manifest = _bring(job, facts, incoming, links)
+            seconds = time.monotonic() - began
+        check = _check(job, facts, incoming)
+        job.fence.check()
+        outcome = publish(incoming, final, lambda there, _: hash_tree(there).rows == manifest.rows)
+    finally:
+        if incoming.exists():
+            # what arrived serves the next attempt, once this process is gone: it only links what it has read
+            log.info("left %s for the next attempt", incoming.name)
+    if isinstance(outcome, SetAside):
+        raise Damaged(
+            f"run {job.run}: {final} is there already with other files than the DAQ has now; it stays, the new "
+            f"copy is at {outcome.aside}; find out which is right and move the other away"
+        )
+    for folder in earlier:
+        if owner_is_dead(folder.name):
+            with contextlib.suppress(OSError):
+                remove_tree(folder)
+    return Transferred(
+        run=job.run,
+        folder=str(final),
+        source=str(_source(job)),
+        host=socket.gethostname(),
+        algorithm=manifest.algorithm,
+        files=manifest.rows,
+        bytes=manifest.bytes,
+        seconds=round(seconds, 3),
+        check=check,
+    )
+
+
+def _source(job: Job) -> Place:
+    return Place(str(job.config.daq.folder / job.run), job.config.daq.ssh)
+
+
+def _bring(job: Job, facts: RunFacts, incoming: Path, links: list[Path]) -> Manifest:
+    config = job.config
+    threads = facts.daq_config.get("processing_threads")
+    deadline = time.monotonic() + config.transfer.wait_s
+    told = 0.0
+
+    def progress(received: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > 10:
+            told = time.monotonic()
+            log.info("%.0f MB arrived", received / 1e6)
+
+    while True:
+        files = pull(
+            _source(job),
+            incoming,
+            rsync_args=["-a", *config.transfer.rsync_args],
+            ssh_options=config.daq.ssh_options,
+            link_dests=links,
+            idle_s=int(config.transfer.timeout_s),
+            retries=config.transfer.retries,
+            log=log.info,
+            progress=progress,
+        )
+        if not config.transfer.check or is_complete(incoming, threads):
+            return Manifest.from_rows("xxh128", [(f.path, f.size, f.digest) for f in files])
+        if time.monotonic() + POLL_S > deadline:
+            raise Retryable(
+                f"run {job.run}: still being written at {_source(job)} (no whole THE_END, or _temp folders); "
+                f"waited {config.transfer.wait_s:g} s, it will be tried again"
+            )
+        log.info("the run is still being written; looking again in %g s", POLL_S)
+        time.sleep(POLL_S)
+
+
+def _check(job: Job, facts: RunFacts, folder: Path) -> LiveFacts | None:
+    if not job.config.transfer.check:
+        log.info("the format of the live data is not checked (transfer.check is false)")
+        return None
+    report = check_live_data(folder, expectation(facts, job.config.transfer.length_tolerance_s), workers=job.threads)
+    log.info("live data: %d chunks, %d records, %.1f s", report.n_chunks, report.n_records, report.seconds)
+    return as_facts(report)
+
+
+def as_facts(report: LiveReport) -> LiveFacts:
+    """The part of the check's report that the receipt keeps."""
+    return LiveFacts(
+        chunks=report.n_chunks,
+        records=report.n_records,
+        bytes_uncompressed=report.bytes_plain,
+        seconds=round(report.seconds, 3),
+        oddities=list(report.oddities),
+    )
+
+
+def expectation(facts: RunFacts, tolerance_s: float = 2.0) -> LiveExpectation:
+    """What the run document says about the live data.
+
+    Raises:
+        StepFailed: if it does not say it.
+    """
+    daq = facts.daq_config
+    try:
+        return LiveExpectation(
+            run=facts.run,
+            start=facts.start,
+            end=facts.end,
+            chunk_length_s=float(daq["strax_chunk_length"]),
+            chunk_overlap_s=float(daq["strax_chunk_overlap"]),
+            processing_threads={str(k): int(v) for k, v in dict(daq["processing_threads"]).items()},
+            samples_per_record=int(daq.get("strax_fragment_payload_bytes", 220)) // 2,
+            compressor=str(daq.get("compressor", "lz4")),
+            length_tolerance_s=tolerance_s,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StepFailed(
+            f"run {facts.run}: daq_config of its run document does not describe the live data ({error!r}); "
+            "correct it, or set transfer.check: false"
+        ) from None
+
+
+step = Step("transfer", transfer)

@@ -1,0 +1,110 @@
+"""Commands on another host, over ssh, and what its failures mean."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from straxflow.errors import ConfigError, Retryable, StraxflowError
+from straxflow.transport.child import running
+
+CONNECT_S = 20
+
+
+class LostConnection(Retryable):
+    """Not reached, or the connection broke; what arrived can be used by the next attempt."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Exit code and output of a remote command."""
+
+    code: int
+    out: bytes
+    err: str
+
+
+def check_host(host: str) -> None:
+    """Raise ConfigError unless `host` is a plain [user@]host or ssh alias."""
+    if not re.fullmatch(r"([A-Za-z0-9_][\w.-]*@)?([A-Za-z0-9][\w.-]*|\[[0-9A-Fa-f:%\w]+\])", host):
+        raise ConfigError(f"{host!r}: not a host name for ssh ([user@]host)")
+
+
+def command(options: Sequence[str]) -> list[str]:
+    """The ssh command without host; the site's options come first: ssh takes the first value of each."""
+    own = {
+        "ConnectTimeout": CONNECT_S,
+        "ServerAliveInterval": 10,
+        "ServerAliveCountMax": 3,
+    }
+    # never to be overridden: it must not wait for a person
+    argv = ["ssh", "-o", "BatchMode=yes", *options]
+    for key, value in own.items():
+        argv += ["-o", f"{key}={value}"]
+    return argv
+
+
+def explain(host: str | None, stderr: str) -> StraxflowError | None:
+    """What ssh's own messages mean; None if there are none of them."""
+    last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "")
+    known: list[tuple[str, type[Retryable], str]] = [
+        (
+            r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|No matching host key",
+            Retryable,
+            "its host key is not known, or has changed: ask its admin, then update known_hosts",
+        ),
+        (
+            r"^[^\n]*Permission denied \([a-z,-]+\)|Too many authentication failures",
+            Retryable,
+            "it refused our key: check user, key and authorized_keys",
+        ),
+        (
+            r"Could not resolve hostname|Name or service not known",
+            Retryable,
+            "no such host name: check the name in the configuration, or the name server",
+        ),
+        (
+            r"Connection refused|No route to host|Network is unreachable|Connection timed out"
+            r"|Operation timed out|banner exchange",
+            LostConnection,
+            "unreachable",
+        ),
+        (
+            r"Timeout, server .* not responding|Connection reset|Connection closed|Broken pipe"
+            r"|client_loop|Connection to .* closed|kex_exchange_identification",
+            LostConnection,
+            "connection lost",
+        ),
+    ]
+    for pattern, kind, meaning in known:
+        if found := re.search(pattern, stderr, re.MULTILINE):
+            line = next(line for line in stderr.splitlines() if found[0].splitlines()[0] in line)
+            return kind(f"ssh {host}: {meaning} ({line.strip() or last})")
+    return None
+
+
+def run(host: str, options: Sequence[str], argv: Sequence[str], *, timeout_s: float = 300) -> Result:
+    """Run a command on a host (a POSIX login shell there); each argument arrives as it is.
+
+    Raises:
+        Retryable: not reachable, refused, or out of time. A command's own failure is in the result.
+    """
+    check_host(host)
+    remote = " ".join(map(shlex.quote, argv))
+    with tempfile.TemporaryFile() as err:
+        with running([*command(options), "--", host, remote], timeout_s, err) as child:
+            assert child.process.stdout
+            out = child.process.stdout.read()
+        err.seek(0)
+        text = err.read().decode(errors="replace")
+    code = child.process.returncode
+    if child.timed_out:
+        raise LostConnection(f"ssh {host}: {argv[0]} took more than {timeout_s:g} s and was ended")
+    if code == 255 or code < 0:
+        raise explain(host, text) or LostConnection(
+            f"ssh {host}: failed (exit {code}): {text.strip()[-300:]}"
+        )
+    return Result(code, out, text)

@@ -1,0 +1,162 @@
+"""A store: a flat folder of products, each read back from disk before it got its name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from straxflow.digests import Difference, Manifest, describe, verify_tree
+from straxflow.errors import ConfigError, Damaged, StepFailed
+from straxflow.fsio import (
+    incoming_name,
+    is_incoming_of,
+    owner_is_dead,
+)
+from straxflow.transport import ssh
+
+Tolerate = Callable[[Difference], bool]
+"""Whether a difference between two makes of a product does not count (write times in metadata)."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The product stands in the store now."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """The same product stood there already."""
+
+    name: str
+
+
+def _nothing(_: Difference) -> bool:
+    return False
+
+
+def _check_name(name: str) -> None:
+    if not name or name.startswith((".", "-")) or "/" in name or any(c in name for c in "*?[]\\\n\r\0~"):
+        raise ConfigError(f"{name!r}: not a possible name of a product folder")
+
+
+class Store(ABC):
+    """What both kinds of store do. Folder names in errors are as `where` says."""
+
+    where: str
+
+    @abstractmethod
+    def check_marker(self, kind: str, site: str) -> None:
+        """Raise StepFailed unless the folder carries this identity (missing, unmounted, another's)."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """All names in the folder, hidden ones too. Raises StepFailed if there is no folder."""
+
+    @abstractmethod
+    def free_bytes(self) -> int:
+        """Free space for us, bytes."""
+
+    @abstractmethod
+    def read_file(self, name: str, path: str) -> bytes:
+        """Content of a small file of a product."""
+
+    @abstractmethod
+    def _differences(self, name: str, manifest: Manifest, cold: bool) -> list[Difference]: ...
+
+    @abstractmethod
+    def _copy_in(
+        self, source: Path, incoming: str, manifest: Manifest, reuse: Sequence[str]
+    ) -> list[Difference]:
+        """Copy, flush, read back past the page cache, compare."""
+
+    @abstractmethod
+    def _rename(self, incoming: str, name: str) -> bool:
+        """Rename and flush; False, and nothing done, if the name is taken."""
+
+    @abstractmethod
+    def _drop(self, incoming: str) -> None:
+        """Remove one's own, or a dead owner's, incoming folder."""
+
+    @abstractmethod
+    def fetch(self, name: str, target: Path, manifest: Manifest) -> None:
+        """Bring a product to a new private folder here, verified against its manifest.
+
+        Raises:
+            Damaged: if it is not there, or differs.
+        """
+
+    def exists(self, name: str) -> bool:
+        """Whether something stands in the store under this name (say nothing of its content)."""
+        _check_name(name)
+        return name in self.names()
+
+    def verify(self, name: str, manifest: Manifest, *, cold: bool = True) -> list[Difference]:
+        """Read a product there again; with `cold` past the page cache. Empty: exactly the manifest's files.
+
+        Raises:
+            Damaged: if there is no such product.
+        """
+        if not self.exists(name):
+            raise Damaged(f"{self.where}/{name}: is not there")
+        return self._differences(name, manifest, cold)
+
+    def put(
+        self, source: Path, name: str, manifest: Manifest, tolerate: Tolerate = _nothing
+    ) -> Stored | Adopted:
+        """Copy a folder to the store under a hidden name, read it back from disk, then give it its name.
+
+        What an interrupted attempt left is used again, after being read. First one wins: a same product that
+        is there already (but for differences that `tolerate` accepts) is adopted; a different one stays.
+
+        Raises:
+            Damaged: a different product is there, or the source is not as in its manifest.
+            StepFailed: it reads back differently, twice.
+            Retryable: not reachable, or full.
+        """
+        names = self.names()
+        _check_name(name)
+        if name in names:
+            return self._adopt(source, name, manifest, tolerate)
+        old = [n for n in names if is_incoming_of(n, name) and owner_is_dead(n)]
+        incoming = incoming_name(name)
+        try:
+            bad = self._copy_in(source, incoming, manifest, old)
+            if bad:
+                self._drop(incoming)
+                self._check_source(source, manifest)
+                bad = self._copy_in(source, incoming, manifest, [])
+            if bad:
+                raise StepFailed(f"{self.where}/{name}: reads back differently, twice: {describe(bad)}")
+            renamed = self._rename(incoming, name)
+        except ssh.LostConnection:
+            raise  # what arrived serves the next attempt, once this process is gone
+        except BaseException:
+            self._drop(incoming)
+            raise
+        for left in old if renamed else [*old, incoming]:
+            self._drop(left)
+        return Stored(name) if renamed else self._adopt(source, name, manifest, tolerate)
+
+    def _check_source(self, source: Path, manifest: Manifest) -> None:
+        if differences := verify_tree(source, manifest, cold=False):
+            raise Damaged(f"{source}: changed since its manifest was made: {describe(differences)}")
+
+    def _adopt(self, source: Path, name: str, manifest: Manifest, tolerate: Tolerate) -> Adopted:
+        found = self._differences(name, manifest, cold=True)
+        if differences := [d for d in found if not tolerate(d)]:
+            raise Damaged(
+                f"{self.where}/{name}: a different product is there already, and stays; {source} was not "
+                f"stored. {describe(differences)}. Find out which is right and move the other away"
+            )
+        return Adopted(name)
+
+    def reap(self) -> list[str]:
+        """Remove all incoming folders whose owner is provably dead; returns their names."""
+        dead = [n for n in self.names() if n.startswith(".incoming-") and owner_is_dead(n)]
+        for name in dead:
+            self._drop(name)
+        return dead

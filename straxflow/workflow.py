@@ -1,0 +1,132 @@
+"""What the Snakefile asks of the library; it knows nothing of snakemake itself."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from straxflow.config import LIVE, Config, Resources
+from straxflow.errors import StraxflowError
+from straxflow.folders import check_folders
+from straxflow.invocation import Batch, Invocation
+from straxflow.plan import leaves
+from straxflow.receipts import Processed, Registered, RunFacts, State, Transferred
+
+
+@contextmanager
+def quiet_errors(shown_as: type[Exception]) -> Iterator[None]:
+    """Turn errors that a user can understand into the kind that snakemake shows without a traceback."""
+    try:
+        yield
+    except StraxflowError as error:
+        raise shown_as(str(error)) from None
+
+
+class Flow:
+    """One parsing of the Snakefile: its configuration, its state folder, its invocation."""
+
+    def __init__(self, config: Config, state: State, campaign: str, batch: str, log: logging.Logger) -> None:
+        self.config = config
+        self.state = state
+        self.log = log
+        self.invocation = Invocation(config, state, campaign, batch)
+        self._modes: dict[str, str] = {}
+        self._finished = False
+        self._bytes: dict[str, int] = {}
+
+    def begin(self, targets: Sequence[str]) -> None:
+        """Check the folders, claim what explicit targets need, and keep the leases from now on."""
+        check_folders(self.config, self.state)
+        runs = self.invocation.claim_targets(targets)
+        if runs:
+            self.log.info(f"straxflow: claimed run{'s' * (len(runs) > 1)} {', '.join(runs)}")
+        self.invocation.keep()
+
+    def finish(self) -> None:
+        """Give the runs back, once."""
+        if self._finished:
+            return
+        self._finished = True
+        states = self.invocation.finish()
+        for run, state in sorted(states.items()):
+            self.log.info(f"straxflow: run {run}: {state}")
+
+    def preview(self) -> list[str]:
+        """Receipts that an invocation would make now; reads only."""
+        check_folders(self.config, self.state)
+        runs = self.invocation.preview(lambda text: self.log.warning(f"straxflow: {text}"))
+        self._modes |= {run.id: run.facts.mode for run in runs}
+        self.log.info(f"straxflow: {len(runs)} pending run{'s' * (len(runs) != 1)} would be claimed")
+        return [leaf for run in runs for leaf in leaves(self.config, run.id, run.facts.mode)]
+
+    def leaves_of_batch(self, batch_file: str) -> list[str]:
+        """Receipts that the runs of a batch end in."""
+        batch = Batch.model_validate_json(Path(batch_file).read_text(encoding="utf-8"))
+        self._modes |= {run.run: run.mode for run in batch.runs}
+        return [leaf for run in batch.runs for leaf in leaves(self.config, run.run, run.mode)]
+
+    def source_receipt(self, run: str, product: str) -> str:
+        """The receipt of what a product is made from."""
+        source = self.config.products[product].source
+        model = Transferred if source == LIVE else Processed
+        return f"runs/{run}/{source}/{model.name}"
+
+    def before_release(self, run: str) -> list[str]:
+        """All receipts that must stand before a run's copies may be dropped."""
+        products = self.config.products_for(self._mode(run))
+        live = [LIVE] if "transfer" in self.config.steps else []
+        return [f"runs/{run}/{p}/{Registered.name}" for p in live + products]
+
+    def _mode(self, run: str) -> str:
+        if run not in self._modes:
+            path = self.state.run(run) / RunFacts.name
+            facts = self.state.facts(run) if path.is_file() else self.invocation.facts(run)
+            self._modes[run] = facts.mode
+        return self._modes[run]
+
+    def threads(self, product: str) -> int:
+        """Threads of a process job: as many as strax has workers, unless more are asked for."""
+        chosen = self.config.products[product]
+        return max(chosen.workers or self.config.strax.workers, self._resources("process", product).threads)
+
+    def resource(
+        self, step: str, name: str, run: str, product: str | None, attempt: int, inputs: Sequence[str]
+    ) -> int:
+        """MB of memory or minutes of run time for an attempt (1, 2, ...) of a step.
+
+        Raises:
+            FileNotFoundError: naming an input that is not made yet, while the size of the run is unknown;
+                snakemake asks again later.
+        """
+        wanted = self._resources(step, product)
+        base: int = getattr(wanted, name)
+        per_gb: float = getattr(wanted, f"{name}_per_gb")
+        gigabytes = self._live_bytes(run, inputs) / 1e9 if per_gb else 0
+        return int((base + per_gb * gigabytes) * attempt)
+
+    def _resources(self, step: str, product: str | None) -> Resources:
+        own = self.config.products[product].resources if product and step == "process" else None
+        chosen: Resources = own or getattr(self.config.resources, step)
+        return chosen
+
+    def _live_bytes(self, run: str, inputs: Sequence[str]) -> int:
+        if run not in self._bytes:
+            received = self.state.find(run, LIVE, Transferred)
+            missing = [i for i in inputs if not (self.state.folder / i).exists()]
+            if received:
+                self._bytes[run] = received.bytes
+            elif missing:
+                raise FileNotFoundError(errno.ENOENT, "not made yet", missing[0])
+            else:
+                # before the transfer the DAQ's rate tells, as far as it is known
+                return rated_bytes(self.state.facts(run))
+        return self._bytes[run]
+
+
+def rated_bytes(facts: RunFacts) -> int:
+    """Expected size of the live data: the DAQ's average rate (MB/s a detector) times the run's length."""
+    rates = [r.get("avg") for r in facts.rate.values() if isinstance(r, dict)]
+    return int(sum(r for r in rates if isinstance(r, (int, float))) * 1e6 * facts.seconds)

@@ -1,0 +1,41 @@
+"""Real parts for the tests: each starts when a test first asks for it and ends with the session."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from straxflow.lab.rundb_server import RunDbServer
+from straxflow.lab.slurm import Slurm
+from straxflow.lab.sshd import Sshd
+
+
+@pytest.fixture(scope="session")
+def lab_folder() -> Iterator[Path]:
+    """A folder with a short path, which unix sockets need, that is removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="straxflow-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def rundb_server(lab_folder: Path) -> Iterator[RunDbServer]:
+    """A run database over the wire, shared by the session: a test takes a database name of its own."""
+    with RunDbServer(lab_folder / "rundb") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sshd(lab_folder: Path) -> Iterator[Sshd]:
+    """An ssh server on loopback for the current user."""
+    with Sshd(lab_folder / "sshd") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def slurm(lab_folder: Path) -> Iterator[Slurm]:
+    """A Slurm of two nodes with two CPUs each."""
+    with Slurm(lab_folder / "slurm") as cluster:
+        yield cluster

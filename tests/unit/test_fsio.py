@@ -1,0 +1,120 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from straxflow import fsio
+from straxflow.errors import Damaged, StepFailed
+from straxflow.fsio import rename_noreplace, walk_files, write_atomic
+from straxflow.owner import Owner
+
+ODD = [
+    b"a b",
+    b"new\nline",
+    b"q\"uo'te",
+    b"back\\slash",
+    "ünï".encode(),
+    b"-dash",
+    b"\xff\xfe",
+    b"\\#012",
+    b"#h",
+    b";s",
+]
+
+
+def test_write_atomic_touches_when_same_and_leaves_no_temp(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    assert write_atomic(path, b"1")
+    os.utime(path, (1, 1))
+    inode = path.stat().st_ino
+    assert not write_atomic(path, b"1")
+    assert path.stat().st_ino == inode and path.stat().st_mtime > 1
+    assert write_atomic(path, b"2") and path.read_bytes() == b"2"
+    assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_walk_files_handles_any_name(tmp_path: Path) -> None:
+    for name in ODD:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(name)
+    assert sorted(os.fsencode(p) for p, _ in walk_files(tmp_path)) == sorted(ODD)
+    assert all(size == len(os.fsencode(p)) for p, size in walk_files(tmp_path))
+
+
+@pytest.mark.parametrize("make", [lambda p: p.symlink_to("/etc"), os.mkfifo])
+def test_walk_files_refuses_links_and_pipes(tmp_path: Path, make) -> None:
+    make(tmp_path / "odd")
+    with pytest.raises(Damaged, match="'odd' is"):
+        walk_files(tmp_path)
+
+
+def test_walk_files_of_a_missing_folder_is_not_empty(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        walk_files(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+def test_rename_never_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fallback: bool) -> None:
+    if fallback:
+        monkeypatch.setattr(fsio, "_libc", object())
+    new, empty, full = tmp_path / "new", tmp_path / "empty", tmp_path / "full"
+    for folder in (new, empty, full):
+        folder.mkdir()
+    (full / "x").touch()
+    for target in (empty, full):
+        with pytest.raises(FileExistsError):
+            rename_noreplace(new, target)
+    rename_noreplace(new, tmp_path / "free")
+    assert not new.exists() and empty.is_dir()
+
+
+def dead_token() -> str:
+    code = "from straxflow.fsio import token; print(token())"
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_reap_removes_only_what_is_provably_dead(tmp_path: Path) -> None:
+    dead = [f".incoming-{dead_token()}", f".incoming-000932-x-y~{dead_token()}"]
+    other = dead_token().split("~", 1)[1]
+    kept = [
+        fsio.incoming_name("a"),
+        f".incoming-otherhost~{other}",
+        ".incoming-",
+        ".incoming-what",
+        "000932",
+        "x~1~2~3",
+    ]
+    for name in dead + kept:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").touch()
+    assert sorted(p.name for p in fsio.reap(tmp_path)) == sorted(dead)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_names_of_incoming_folders(tmp_path: Path) -> None:
+    name = fsio.incoming_name("000932-events-abc")
+    assert fsio.is_incoming_of(name, "000932-events-abc") and not fsio.is_incoming_of(name, "000932-events")
+    assert not fsio.owner_is_dead(name) and not fsio.owner_is_dead("rubbish")
+    assert Owner.from_token(fsio.token()) == Owner.current()
+
+
+def test_marker(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match=r"no identity marker.*mounted"):
+        fsio.check_marker(tmp_path, "store", "nikhef")
+    with pytest.raises(StepFailed, match="no such folder"):
+        fsio.check_marker(tmp_path / "gone", "store", "nikhef")
+    with pytest.raises(StepFailed, match="no such folder"):
+        fsio.write_marker(tmp_path / "gone", "store", "nikhef")
+    fsio.write_marker(tmp_path, "store", "nikhef")
+    fsio.write_marker(tmp_path, "store", "nikhef")
+    fsio.check_marker(tmp_path, "store", "nikhef")
+    with pytest.raises(StepFailed, match="is the store of site nikhef, expected the store of site lngs"):
+        fsio.check_marker(tmp_path, "store", "lngs")
+    with pytest.raises(StepFailed):
+        fsio.write_marker(tmp_path, "staging", "nikhef")
+    (tmp_path / fsio.MARKER).write_bytes(b"\xff[")
+    with pytest.raises(StepFailed, match="not readable"):
+        fsio.check_marker(tmp_path, "store", "nikhef")

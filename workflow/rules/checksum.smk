@@ -1,0 +1,16 @@
+rule checksum:
+    """Write the manifest of a product: every file with size and digest."""
+    input:
+        "runs/{run}/{product}/processed.json",
+    output:
+        "runs/{run}/{product}/checksums.json",
+    log:
+        "logs/{run}/{product}.checksum.log",
+    benchmark:
+        "benchmarks/{run}/{product}.checksum.tsv"
+    threads: CONFIG.resources.checksum.threads
+    resources:
+        mem_mb=resource("checksum", "mem_mb"),
+        runtime=resource("checksum", "runtime_min"),
+    script:
+        "../scripts/checksum.py"

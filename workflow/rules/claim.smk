@@ -1,0 +1,22 @@
+checkpoint claim:
+    """Claim pending runs in the run database, newest first, at most `claim.max_runs`."""
+    output:
+        "batches/{batch}.json",
+    log:
+        "logs/batches/{batch}.log",
+    benchmark:
+        "benchmarks/batches/{batch}.tsv"
+    script:
+        "../scripts/claim.py"
+
+
+rule rundoc:
+    """Write the acquisition facts of a run from its document."""
+    output:
+        "runs/{run}/run.json",
+    log:
+        "logs/{run}/rundoc.log",
+    benchmark:
+        "benchmarks/{run}/rundoc.tsv"
+    script:
+        "../scripts/rundoc.py"

@@ -1,0 +1,74 @@
+"""Input functions and what all rules share; the logic is in the library."""
+
+import atexit
+import os
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+
+from straxflow import config as settings
+from straxflow.errors import StraxflowError
+from straxflow.invocation import JOB_PREFIX, campaign_name, ensure_batch_id
+from straxflow.receipts import State
+from straxflow.workflow import Flow, quiet_errors
+
+with quiet_errors(WorkflowError):
+    CONFIG = settings.load(config)
+    STATE = State(CONFIG.folders.state / campaign_name())
+    BATCH = ensure_batch_id()
+    FLOW = Flow(CONFIG, STATE, campaign_name(), BATCH, logger)
+
+# a state folder that is not there (unmounted, not yet made) must not be made by snakemake
+WORKDIR = str(STATE.folder if STATE.folder.is_dir() else Path.cwd())
+
+if workflow.is_main_process and hasattr(workflow.executor_settings, "jobname_prefix"):
+    # names the batch jobs by invocation, so that a dead one's can be told and cancelled
+    workflow.executor_settings.jobname_prefix = JOB_PREFIX + BATCH
+
+
+def wanted_receipts(wildcards):
+    """Receipts that the claimed runs end in; in a dry run, those that would be claimed."""
+    with quiet_errors(WorkflowError):
+        if workflow.dryrun:
+            return FLOW.preview()
+        return FLOW.leaves_of_batch(checkpoints.claim.get(batch=BATCH).output[0])
+
+
+def source_receipt(wildcards):
+    """The receipt of what a product is made from."""
+    return FLOW.source_receipt(wildcards.run, wildcards.product)
+
+
+def registered_receipts(wildcards):
+    """All receipts that must stand before a run's copies may be dropped."""
+    with quiet_errors(WorkflowError):
+        return FLOW.before_release(wildcards.run)
+
+
+def resource(step, name):
+    """A resource function: grows with the attempt, and with the run where its size is known."""
+
+    def amount(wildcards, input, attempt):
+        return FLOW.resource(
+            step,
+            name,
+            wildcards.run,
+            getattr(wildcards, "product", None),
+            attempt,
+            input,
+        )
+
+    return amount
+
+
+def begin():
+    """Claim the runs of explicitly named targets and keep the leases; an error here stops before any job."""
+    with quiet_errors(WorkflowError):
+        FLOW.begin(workflow.dag_settings.targets)
+    atexit.register(FLOW.finish)
+
+
+def finish():
+    """Give the runs back, by their receipts."""
+    FLOW.finish()

@@ -1,0 +1,16 @@
+rule move_out:
+    """Copy a product to the store, read it back against the manifest, publish it there."""
+    input:
+        "runs/{run}/{product}/checksums.json",
+    output:
+        "runs/{run}/{product}/stored.json",
+    log:
+        "logs/{run}/{product}.move_out.log",
+    benchmark:
+        "benchmarks/{run}/{product}.move_out.tsv"
+    threads: CONFIG.resources.move_out.threads
+    resources:
+        mem_mb=resource("move_out", "mem_mb"),
+        runtime=resource("move_out", "runtime_min"),
+    script:
+        "../scripts/move_out.py"

@@ -1,0 +1,17 @@
+rule process:
+    """Make one product from its source, with strax or a command."""
+    input:
+        "runs/{run}/run.json",
+        source_receipt,
+    output:
+        "runs/{run}/{product}/processed.json",
+    log:
+        "logs/{run}/{product}.process.log",
+    benchmark:
+        "benchmarks/{run}/{product}.process.tsv"
+    threads: lambda wildcards: FLOW.threads(wildcards.product)
+    resources:
+        mem_mb=resource("process", "mem_mb"),
+        runtime=resource("process", "runtime_min"),
+    script:
+        "../scripts/process.py"

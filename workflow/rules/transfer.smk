@@ -1,0 +1,30 @@
+rule transfer:
+    """Bring the live data in by rsync, compare every file with the sender's digest, check its format."""
+    input:
+        "runs/{run}/run.json",
+    output:
+        "runs/{run}/live/transferred.json",
+    log:
+        "logs/{run}/live.transfer.log",
+    benchmark:
+        "benchmarks/{run}/live.transfer.tsv"
+    threads: CONFIG.resources.transfer.threads
+    resources:
+        mem_mb=resource("transfer", "mem_mb"),
+        runtime=resource("transfer", "runtime_min"),
+    script:
+        "../scripts/transfer.py"
+
+
+rule register_live:
+    """Register the arrived copy, so that the DAQ's own cleaners see it."""
+    input:
+        "runs/{run}/live/transferred.json",
+    output:
+        "runs/{run}/live/registered.json",
+    log:
+        "logs/{run}/live.register.log",
+    benchmark:
+        "benchmarks/{run}/live.register.tsv"
+    script:
+        "../scripts/register_live.py"
