@@ -19,6 +19,9 @@ wildcard_constraints:
     product="|".join(CONFIG.products),
 
 
+container: CONFIG.container
+
+
 localrules:
     all,
     claim,

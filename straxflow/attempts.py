@@ -12,8 +12,9 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from straxflow.errors import StraxflowError
+from straxflow.errors import ClaimLost, Damaged, StraxflowError
 from straxflow.fsio import write_atomic
+from straxflow.livedata import NotComplete
 from straxflow.owner import Owner
 from straxflow.receipts import State, now
 
@@ -142,13 +143,20 @@ def batch_verdict(job_id: str) -> str | None:
     return fields.get("JobState")
 
 
+def hopeless(state: State, run: str, product: str, step: str, batch: str) -> Attempt | None:
+    """An earlier attempt of the same job in this invocation whose outcome the same invocation cannot better."""
+    same = (product, step, batch)
+    earlier = [a for a in (f.attempt for f in all_of(state, run)) if (a.product, a.step, a.batch) == same]
+    if earlier and earlier[-1].outcome in ("retry", "damaged", "claim lost"):
+        return earlier[-1]
+    return None
+
+
 def outcome_of(error: BaseException) -> Outcome:
     """How an attempt that ended in this error is filed."""
-    from straxflow import errors
-
     table: list[tuple[type[StraxflowError], Outcome]] = [
-        (errors.ClaimLost, "claim lost"),
-        (errors.Retryable, "retry"),
-        (errors.Damaged, "damaged"),
+        (ClaimLost, "claim lost"),
+        (NotComplete, "retry"),
+        (Damaged, "damaged"),
     ]
     return next((outcome for kind, outcome in table if isinstance(error, kind)), "failed")

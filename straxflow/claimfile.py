@@ -104,7 +104,5 @@ class Fence:
         """
         claim = read(self.state, self.run)
         if claim is None or (claim.batch, claim.token) != (self.batch, self.token):
-            taker = (
-                f"invocation {claim.batch} on {claim.owner.get('host')}" if claim else "nobody (file gone)"
-            )
+            taker = f"invocation {claim.batch} on {claim.owner.get('host')}" if claim else "nobody (file gone)"
             raise ClaimLost(f"run {self.run}: taken over by {taker}; this job publishes nothing")

@@ -142,9 +142,7 @@ class Manifest:
     def below(self, prefix: str) -> Manifest:
         """The files under a folder of this one, with paths relative to it."""
         start = prefix.rstrip("/") + "/"
-        found = [
-            (f.path.removeprefix(start), f.size, f.digest) for f in self.files if f.path.startswith(start)
-        ]
+        found = [(f.path.removeprefix(start), f.size, f.digest) for f in self.files if f.path.startswith(start)]
         return Manifest.from_rows(self.algorithm, found)
 
     def to_list(self) -> Bytes:
@@ -206,17 +204,13 @@ def hash_files(
         return list(pool.map(lambda p: digest_file(Path(folder), p, algorithm, cold=cold), paths))
 
 
-def hash_tree(
-    folder: Path, algorithm: str = "xxh128", *, cold: bool = False, threads: int = THREADS
-) -> Manifest:
+def hash_tree(folder: Path, algorithm: str = "xxh128", *, cold: bool = False, threads: int = THREADS) -> Manifest:
     """Manifest of all files below a folder (see `walk_files` for what it refuses)."""
     paths = [path for path, _ in walk_files(folder)]
     return Manifest(algorithm, tuple(hash_files(folder, paths, algorithm, cold=cold, threads=threads)))
 
 
-def verify_tree(
-    folder: Path, manifest: Manifest, *, cold: bool = True, threads: int = THREADS
-) -> list[Difference]:
+def verify_tree(folder: Path, manifest: Manifest, *, cold: bool = True, threads: int = THREADS) -> list[Difference]:
     """Read all files of a folder again and compare; an empty list means exactly the manifest's files.
 
     Raises:

@@ -9,8 +9,8 @@ from straxflow.config import Config
 from straxflow.errors import StraxflowError
 from straxflow.fsio import check_marker, write_marker
 from straxflow.receipts import State
-from straxflow.transport.store import Store
 from straxflow.transport import open_store as open_store_at
+from straxflow.transport.store import Store
 
 
 def local_folders(config: Config, state: State) -> Iterator[tuple[str, Path]]:
@@ -64,4 +64,10 @@ def init_folders(config: Config, state: State) -> list[str]:
             folder.mkdir(parents=True, exist_ok=True)
             write_marker(folder, kind, site)
             made.append(f"{kind}: {folder}")
+    store = open_store(config)
+    try:
+        store.check_marker("store", config.site)
+    except StraxflowError:
+        store.write_marker("store", config.site)
+        made.append(f"store: {store.where}")
     return made

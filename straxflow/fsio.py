@@ -134,9 +134,7 @@ def rename_noreplace(source: Path, target: Path) -> None:
     result = -1
     code = errno.ENOSYS
     if hasattr(_libc, "renameat2"):
-        result = _libc.renameat2(
-            _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE
-        )
+        result = _libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE)
         code = ctypes.get_errno()
     if result == 0:
         return

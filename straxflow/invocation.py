@@ -31,6 +31,7 @@ from straxflow.rundb.claims import Claimed, Claimer
 from straxflow.rundb.client import RunDb, connect
 from straxflow.rundb.pending import candidates, malformed_numbers
 from straxflow.rundb.rundoc import Malformed, Run, campaign_part, parse
+from straxflow.rundb.tunnel import Tunnel
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Invocation:
     batch: str
     _stop: threading.Event = field(default_factory=threading.Event)
     _keeper: threading.Thread | None = None
-    _held: bool = True
+    _tunnel: Tunnel | None = None
 
     def _claimer(self, db: RunDb) -> Claimer:
         owner = Owner.from_token(os.environ.get(OWNER, "")) or Owner.current()
@@ -129,8 +130,7 @@ class Invocation:
         for one in claimed:
             self._take_up(one)
         runs = [
-            BatchRun(run=c.run.id, number=c.run.facts.number, mode=c.run.facts.mode, token=c.token)
-            for c in claimed
+            BatchRun(run=c.run.id, number=c.run.facts.number, mode=c.run.facts.mode, token=c.token) for c in claimed
         ]
         batch = Batch(batch=self.batch, campaign=self.campaign, runs=runs, problems=problems)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,11 @@ class Invocation:
                 log.warning("run %s: %s", run, message)
 
     def keep(self) -> None:
-        """Renew the leases from a thread, every third of the lease, until `finish`."""
+        """Open the tunnel, if there is one, and renew the leases from a thread, every third of the lease, until `finish`."""
+        if self.config.rundb.tunnel:
+            self._tunnel = Tunnel(self.config.rundb.tunnel, self.config.rundb.timeout_s)
+            self._tunnel.open()
+            self._tunnel.share()
         self._keeper = threading.Thread(target=self._renew_loop, name="straxflow-leases", daemon=True)
         self._keeper.start()
 
@@ -195,12 +199,13 @@ class Invocation:
         while True:
             try:
                 with connect(self.config) as db:
-                    return self._release_all(db)
+                    states = self._release_all(db)
+                if self._tunnel:
+                    self._tunnel.close()
+                return states
             except RunDbError as error:
                 if time.monotonic() > deadline:
-                    log.warning(
-                        "claims not released: %s; they lapse by themselves, the receipts are safe", error
-                    )
+                    log.warning("claims not released: %s; they lapse by themselves, the receipts are safe", error)
                     return {}
                 time.sleep(1)
 
@@ -216,9 +221,7 @@ class Invocation:
                 continue
             attempts.complete_open(self.state, run.id, self.batch)
             began = claimfile.read(self.state, run.id)
-            stands = standing(
-                self.config, self.state, run.id, run.facts.mode, since=began.made if began else None
-            )
+            stands = standing(self.config, self.state, run.id, run.facts.mode, since=began.made if began else None)
             if claimer.release(run.object_id, int(part["token"]), stands):
                 states[run.id] = stands.state
         return states

@@ -92,9 +92,7 @@ def _bring(source: Path, target: Path, file: FileDigest, algorithm: str, reuse: 
         )
 
 
-def copy_tree(
-    source: Path, target: Path, manifest: Manifest, *, reuse: Sequence[Path] = (), threads: int = 4
-) -> None:
+def copy_tree(source: Path, target: Path, manifest: Manifest, *, reuse: Sequence[Path] = (), threads: int = 4) -> None:
     """Copy a manifest's files to a new folder, flush them, read them back from disk and compare.
 
     Raises:
@@ -107,9 +105,7 @@ def copy_tree(
         for folder in sorted({str(Path(f.path).parent) for f in manifest.files}):
             (target / folder).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(threads) as pool:
-            futures = [
-                pool.submit(_bring, source, target, f, manifest.algorithm, reuse) for f in manifest.files
-            ]
+            futures = [pool.submit(_bring, source, target, f, manifest.algorithm, reuse) for f in manifest.files]
             try:
                 for future in futures:
                     future.result()

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from straxflow.digests import Manifest
-from straxflow.errors import Damaged
+from straxflow.errors import Damaged, StepFailed
 from straxflow.fsio import write_atomic
 
 SCHEMA = 1
@@ -98,6 +98,8 @@ class Target(_Model):
     records: int
     bytes: int
     files: int
+    # in strax' own order of keys: amstrax and straxen find data by the whole sub-document, order included
+    lineage: dict[str, Any] = {}
     start_ns: int | None = None
     end_ns: int | None = None
 
@@ -158,7 +160,6 @@ class Stored(Receipt):
 
     product: str
     site: str
-    host: str
     location: str
     folders: list[str]
     bytes: int
@@ -210,8 +211,7 @@ def read(path: Path, model: type[R], run: str | None = None) -> R:
         raise Damaged(f"{path}: not a valid receipt: {where}: {first['msg']}; {remedy}") from None
     if receipt.schema_version > SCHEMA:
         raise Damaged(
-            f"{path}: has schema version {receipt.schema_version}, "
-            f"this straxflow knows up to {SCHEMA}: upgrade it"
+            f"{path}: has schema version {receipt.schema_version}, this straxflow knows up to {SCHEMA}: upgrade it"
         )
     if run is not None and receipt.run != run:
         raise Damaged(f"{path}: is the receipt of run {receipt.run}, expected run {run}; {remedy}")
@@ -247,13 +247,23 @@ class State:
         return self.run(run) / product / model.name
 
     def get(self, run: str, product: str, model: type[R]) -> R:
-        """Read a product's receipt."""
-        return read(self.path(run, product, model), model, run)
+        """Read a product's receipt, which must be there.
+
+        Raises:
+            StepFailed: if it is not.
+        """
+        path = self.path(run, product, model)
+        try:
+            return read(path, model, run)
+        except FileNotFoundError:
+            raise StepFailed(
+                f"{path}: this receipt is missing; make it again: snakemake ... {path.relative_to(self.folder)}"
+            ) from None
 
     def find(self, run: str, product: str, model: type[R]) -> R | None:
         """Read a product's receipt, if there is one."""
         try:
-            return self.get(run, product, model)
+            return read(self.path(run, product, model), model, run)
         except FileNotFoundError:
             return None
 

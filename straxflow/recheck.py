@@ -28,24 +28,19 @@ def set_aside_stale(config: Config, state: State, run: str) -> list[str]:
             store.check_marker("store", config.site)
             gone = [f for f in stored.folders if not _holds(store, state, run, product, f)]
             if gone:
-                messages.append(
-                    f"{product} is not whole in the store ({', '.join(gone)}): it is stored again"
-                )
+                messages.append(f"{product} is not whole in the store ({', '.join(gone)}): it is stored again")
                 for model in (Stored, Registered):
                     _set_aside(state.path(run, product, model))
                 _set_aside(state.released(run))
                 stored = None
         if made and not stored:
-            missing = [
-                t.folder for t in made.targets.values() if not (config.folders.staging / t.folder).is_dir()
-            ]
+            missing = [t.folder for t in made.targets.values() if not (config.folders.staging / t.folder).is_dir()]
             if missing:
                 messages.append(f"{product} is not in staging ({', '.join(missing)}): it is made again")
                 for other in (Processed, Checksums):
                     _set_aside(state.path(run, product, other))
     needs_live = any(
-        p.source == LIVE and not state.path(run, name, Processed).is_file()
-        for name, p in config.products.items()
+        p.source == LIVE and not state.path(run, name, Processed).is_file() for name, p in config.products.items()
     )
     transferred = state.path(run, LIVE, Transferred)
     if needs_live and transferred.is_file() and not (config.folders.live / run).is_dir():

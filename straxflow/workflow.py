@@ -92,9 +92,7 @@ class Flow:
         chosen = self.config.products[product]
         return max(chosen.workers or self.config.strax.workers, self._resources("process", product).threads)
 
-    def resource(
-        self, step: str, name: str, run: str, product: str | None, attempt: int, inputs: Sequence[str]
-    ) -> int:
+    def resource(self, step: str, name: str, run: str, product: str | None, attempt: int, inputs: Sequence[str]) -> int:
         """MB of memory or minutes of run time for an attempt (1, 2, ...) of a step.
 
         Raises:

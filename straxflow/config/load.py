@@ -16,6 +16,7 @@ from straxflow.config.model import Config, Folders, Store
 from straxflow.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
+DEFAULT_FILE = Path("config/config.yaml")
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -38,6 +39,15 @@ def load_files(files: Sequence[Path], root: Path = ROOT) -> Config:
     Raises:
         ConfigError: naming file and line of bad YAML, or all keys that are wrong.
     """
+    return load(read_files(files, root), root, ", ".join(map(str, files)))
+
+
+def read_files(files: Sequence[Path], root: Path = ROOT) -> dict[str, Any]:
+    """Read YAML files, later over earlier, unchecked.
+
+    Raises:
+        ConfigError: naming file and line of bad YAML.
+    """
     merged: dict[str, Any] = {}
     for file in files:
         path = root / file
@@ -52,7 +62,7 @@ def load_files(files: Sequence[Path], root: Path = ROOT) -> Config:
         if not isinstance(loaded, dict):
             raise ConfigError(f"config file {path}: expected keys and values, found {type(loaded).__name__}")
         _merge(merged, loaded)
-    return load(merged, root, ", ".join(map(str, files)))
+    return merged
 
 
 def load(settings: Mapping[str, Any], root: Path = ROOT, origin: str = "the configuration") -> Config:
@@ -129,26 +139,29 @@ def _explain(error: Any) -> list[str]:
     found = "" if isinstance(error["input"], (dict, list)) else f" (found {error['input']!r})"
     message = message.removeprefix("Value error, ")
     if not path:
-        return message.splitlines()
+        return str(message).splitlines()
     return [f"{path}: {message[0].lower()}{message[1:]}{found}"]
 
 
 def _keys_at(loc: Sequence[Any]) -> list[str]:
-    model: Any = Config
+    """The keys that the section at a path knows."""
+    annotation: Any = Config
     for part in loc:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            fields = {f.alias or n: f.annotation for n, f in model.model_fields.items()}
-            model = _model_in(fields.get(str(part)))
-        # a mapping (products) has its own names at this level: the model stays that of its values
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        return [f.alias or n for n, f in model.model_fields.items()]
-    return []
+        if typing.get_origin(annotation) is dict:
+            annotation = typing.get_args(annotation)[1]
+        elif model := _model_in(annotation):
+            annotation = _fields(model).get(str(part))
+    model = _model_in(annotation)
+    return list(_fields(model)) if model else []
 
 
-def _model_in(annotation: Any) -> Any:
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType, dict):
-        models = [_model_in(a) for a in typing.get_args(annotation)]
-        return next((m for m in models if m is not None), None)
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next((m for a in typing.get_args(annotation) if (m := _model_in(a))), None)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return None

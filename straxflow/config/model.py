@@ -10,8 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-STEPS = ("transfer", "process", "checksum", "move_out", "register", "release")
 Step = Literal["transfer", "process", "checksum", "move_out", "register", "release"]
+STEPS: tuple[Step, ...] = ("transfer", "process", "checksum", "move_out", "register", "release")
 LIVE = "live"
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
@@ -44,15 +44,13 @@ class Folders(Section):
 class Store(Section):
     """The final place of the products."""
 
-    folder: Path = Field(
-        description="Folder that holds <run>-<data type>-<hash> folders, as strax reads them."
+    folder: Path = Field(description="Folder that holds <run>-<data type>-<hash> folders, as strax reads them.")
+    hosts: list[str] = Field(
+        [],
+        description="Names in the `host` field of data entries, an entry for each; by default the site. amstrax looks "
+        "for the fully qualified name of the machine it reads on.",
     )
-    host: str | None = Field(
-        None, description="Name in the `host` field of data entries; by default the site."
-    )
-    ssh: str | None = Field(
-        None, description="[user@]host of a remote store; absent: the folder is mounted here."
-    )
+    ssh: str | None = Field(None, description="[user@]host of a remote store; absent: the folder is mounted here.")
     ssh_options: list[str] = Field([], description="Options for ssh, e.g. ['-p', '2222', '-i', 'key'].")
     min_free_gb: float = Field(10, ge=0, description="Below this the check command says so.")
 
@@ -77,12 +75,8 @@ class RunDb(Section):
     collection: str = Field("runs", description="Collection of the run documents.")
     user: str | None = Field(None, description="User name, if the database asks for one.")
     auth_source: str | None = Field(None, description="Database that holds the user.")
-    password_env: str = Field(
-        "STRAXFLOW_RUNDB_PASSWORD", description="Environment variable that holds the password."
-    )
-    password_file: Path | None = Field(
-        None, description="File that holds the password; its mode must be 600."
-    )
+    password_env: str = Field("STRAXFLOW_RUNDB_PASSWORD", description="Environment variable that holds the password.")
+    password_file: Path | None = Field(None, description="File that holds the password; its mode must be 600.")
     timeout_s: Seconds = Field(5, description="How long to wait for the database, in seconds.")
     tunnel: Tunnel | None = Field(None, description="Reach the database through this ssh tunnel.")
 
@@ -92,9 +86,7 @@ class RunDb(Section):
         if not re.match(r"mongodb(\+srv)?://", uri):
             raise ValueError("must start with mongodb://")
         if re.match(r"mongodb(\+srv)?://[^/@]*:[^/@]*@", uri):
-            raise ValueError(
-                "holds a password; give `user`, and the password by the environment or `password_file`"
-            )
+            raise ValueError("holds a password; give `user`, and the password by the environment or `password_file`")
         return uri
 
 
@@ -140,9 +132,7 @@ class Claim(Section):
     """How runs are claimed."""
 
     max_runs: int = Field(200, ge=1, le=500, description="Runs that one invocation claims at most.")
-    lease_s: float = Field(
-        600, ge=3, description="A claim that is not renewed for so long may be taken over."
-    )
+    lease_s: float = Field(600, ge=3, description="A claim that is not renewed for so long may be taken over.")
     max_failures: int = Field(10, ge=1, description="A run that failed so often is left to a person.")
     backoff_s: float = Field(
         60, ge=0, description="A failed run is due again after this x U(0.5, 1.5) x 5^min(failures - 1, 3) s."
@@ -201,9 +191,7 @@ class Modes(Section):
 
     def match(self, mode: str) -> bool:
         """Whether a product is made for this mode."""
-        return any(fnmatchcase(mode, p) for p in self.include) and not any(
-            fnmatchcase(mode, p) for p in self.exclude
-        )
+        return any(fnmatchcase(mode, p) for p in self.include) and not any(fnmatchcase(mode, p) for p in self.exclude)
 
 
 class Product(Section):
@@ -258,7 +246,7 @@ class Config(Section):
         "{number:06d}",
         description="Template of the run id; {number}, {name}, {experiment} and {mode}; no dashes.",
     )
-    steps: list[Step] = Field(list(STEPS), min_length=1, description="Steps that this site does.")
+    steps: list[Step] = Field([*STEPS], min_length=1, description="Steps that this site does.")
     head_node: list[Step] = Field(
         [],
         description="Steps that run where snakemake runs, not in the batch system (best set by the profile).",
@@ -271,6 +259,11 @@ class Config(Section):
     products: dict[Name, Product] = Field(min_length=1, description="The products, by name.")
     transfer: Transfer = Transfer()
     strax: Strax = Strax()
+    container: str = Field(
+        "straxflow.sif",
+        description="Image with straxflow in it, used only if snakemake is started with "
+        "`--software-deployment-method apptainer`.",
+    )
     checksum: Literal["xxh128", "sha256"] = Field("xxh128", description="Algorithm of the manifests.")
     claim: Claim = Claim()
     release: Release = Release()
@@ -282,13 +275,9 @@ class Config(Section):
         try:
             example = template.format(number=932, name="name", experiment="exp", mode="mode")
         except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"is no template of {{number}}, {{name}}, {{experiment}}, {{mode}}: {error}"
-            ) from error
+            raise ValueError(f"is no template of {{number}}, {{name}}, {{experiment}}, {{mode}}: {error}") from error
         if not re.fullmatch(r"[A-Za-z0-9_]+", example):
-            raise ValueError(
-                f"gives {example!r}: a run id has letters, digits and _ only (strax splits at dashes)"
-            )
+            raise ValueError(f"gives {example!r}: a run id has letters, digits and _ only (strax splits at dashes)")
         if "{number" not in template and "{name" not in template:
             raise ValueError("must contain {number} or {name}, or all runs would share an id")
         return template
@@ -313,9 +302,7 @@ class Config(Section):
                 errors.append(f"products.{name}.from: unknown product {product.source!r} (known: {known})")
             for target in self.targets(name):
                 if target in owners:
-                    errors.append(
-                        f"products.{name}.targets: {target!r} is made by {owners[target]!r} already"
-                    )
+                    errors.append(f"products.{name}.targets: {target!r} is made by {owners[target]!r} already")
                 owners[target] = name
             if self._in_cycle(name):
                 errors.append(f"products.{name}.from: a cycle: {name} is made from itself")
@@ -365,6 +352,6 @@ class Config(Section):
         return any(fnmatchcase(mode, pattern) for pattern in self.runs.modes)
 
     @property
-    def store_host(self) -> str:
-        """The `host` of data entries for the store."""
-        return self.store.host or self.site
+    def store_hosts(self) -> list[str]:
+        """The `host` names of data entries for the store."""
+        return self.store.hosts or [self.site]

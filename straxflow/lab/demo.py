@@ -168,7 +168,7 @@ def _next_steps(config: Config, state: State) -> str:
         "  snakemake --profile demo -n               preview what would be done now\n"
         "  straxflow --profile demo status           how every run stands\n"
         "  straxflow --profile demo check            is everything in order?\n"
-        f"  snakemake --profile demo -R checksum runs/{run}/{product}/checksums.json\n"
+        f"  snakemake --profile demo runs/{run}/{product}/registered.json -R register\n"
         "                                            do one step of one run again\n"
         "  python -m straxflow.lab.demo --stop       end the demo's run database and sshd"
     )

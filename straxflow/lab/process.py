@@ -69,9 +69,7 @@ class Process:
         self.log = folder / f"{name}.log"
         self._child: subprocess.Popen[bytes] | None = None
 
-    def start(
-        self, command: Sequence[str], *, die_with_parent: bool, env: Mapping[str, str] | None = None
-    ) -> None:
+    def start(self, command: Sequence[str], *, die_with_parent: bool, env: Mapping[str, str] | None = None) -> None:
         """Start `command` in a session of its own, its output appended to the log.
 
         die_with_parent: the kernel ends it (SIGTERM) when the thread that started it ends, even by kill -9.

@@ -101,9 +101,7 @@ class Sshd:
     def _answers(self) -> bool:
         if not self.running:
             raise LabError(f"sshd ended at once; the end of {self.log}:\n{tail(self.log)}")
-        return (
-            subprocess.run(["ssh", *self.ssh_options, self.host, "true"], capture_output=True).returncode == 0
-        )
+        return subprocess.run(["ssh", *self.ssh_options, self.host, "true"], capture_output=True).returncode == 0
 
     def stop(self) -> None:
         """End it: no new connections, and the open ones are cut."""

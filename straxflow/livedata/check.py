@@ -117,8 +117,7 @@ def check_live_data(folder: Path, expected: LiveExpectation, workers: int = 1) -
     began = time.monotonic()
     if expected.compressor not in COMPRESSORS:
         raise ConfigError(
-            f"run {expected.run}: daq_config.compressor is {expected.compressor!r}; "
-            f"known are {', '.join(COMPRESSORS)}"
+            f"run {expected.run}: daq_config.compressor is {expected.compressor!r}; known are {', '.join(COMPRESSORS)}"
         )
     if not folder.is_dir():
         raise NotComplete(f"run {expected.run}: there is no folder {folder}")
@@ -152,9 +151,7 @@ def check_live_data(folder: Path, expected: LiveExpectation, workers: int = 1) -
     silence = (expected.end - expected.start).total_seconds() - (last or 0) / 1e9
     if silence > expected.length_tolerance_s:
         oddities.append(f"no record in the last {silence:.1f} s of the run")
-    sizes = [
-        s for group in (layout.main, layout.pre, layout.post) for f in group.values() for s in f.values()
-    ]
+    sizes = [s for group in (layout.main, layout.pre, layout.post) for f in group.values() for s in f.values()]
     return LiveReport(
         run=expected.run,
         n_chunks=layout.n_chunks,

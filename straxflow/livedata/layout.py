@@ -120,9 +120,7 @@ def check_layout(layout: Layout, processing_threads: Mapping[str, int]) -> tuple
         oddities.append(f"{last + 1:06d}_pre without its chunk")
     if last == 0 and 0 not in layout.post:
         oddities.append("a single chunk without an overlap: amstrax' DAQReader gives no records for it")
-    empty = sum(
-        not size for group in (layout.main, layout.post) for f in group.values() for size in f.values()
-    )
+    empty = sum(not size for group in (layout.main, layout.post) for f in group.values() for size in f.values())
     if empty:
         oddities.append(f"{empty} empty files of silent threads")
     return problems, oddities
@@ -154,12 +152,8 @@ def _check_twins(layout: Layout) -> list[Problem]:
             gone, there = (post_name, pre_name) if post is None else (pre_name, post_name)
             problems.append(Problem(gone, "missing", f"the twin of {there}"))
             continue
-        problems += [
-            Problem(f"{post_name}/{t}", "missing", "the twin of its _pre") for t in sorted(pre.keys() - post)
-        ]
-        problems += [
-            Problem(f"{pre_name}/{t}", "missing", "the twin of its _post") for t in sorted(post.keys() - pre)
-        ]
+        problems += [Problem(f"{post_name}/{t}", "missing", "the twin of its _pre") for t in sorted(pre.keys() - post)]
+        problems += [Problem(f"{pre_name}/{t}", "missing", "the twin of its _post") for t in sorted(post.keys() - pre)]
     return problems
 
 
@@ -174,18 +168,12 @@ def _check_series(layout: Layout) -> list[Problem]:
             if k not in group:
                 # a missing _post whose _pre is there was named with the twins
                 if k < n - 1 and not (suffix and k + 1 in layout.pre):
-                    problems.append(
-                        Problem(folder, "missing", f"chunks 000000 to {n - 1:06d} without a hole")
-                    )
+                    problems.append(Problem(folder, "missing", f"chunks 000000 to {n - 1:06d} without a hole"))
                 continue
             problems += [
-                Problem(
-                    f"{folder}/{thread}", "missing", "a file of every thread that goes on after this chunk"
-                )
+                Problem(f"{folder}/{thread}", "missing", "a file of every thread that goes on after this chunk")
                 for thread, last in sorted(last_of.items())
-                if k < last
-                and thread not in group[k]
-                and not (suffix and thread in layout.pre.get(k + 1, {}))
+                if k < last and thread not in group[k] and not (suffix and thread in layout.pre.get(k + 1, {}))
             ]
             problems += [
                 Problem(f"{folder}/{thread}", "surplus file", "only threads that THE_END lists")
@@ -195,9 +183,7 @@ def _check_series(layout: Layout) -> list[Problem]:
 
 
 def _last_chunk(layout: Layout, thread: str) -> int:
-    return max(
-        (k for g in (layout.main, layout.post) for k, files in g.items() if thread in files), default=-1
-    )
+    return max((k for g in (layout.main, layout.post) for k, files in g.items() if thread in files), default=-1)
 
 
 def _files(folder: os.DirEntry[str], problems: list[Problem]) -> dict[str, int]:

@@ -41,9 +41,7 @@ class Claimer:
     def _ours(self) -> str:
         return f"straxflow.{self.campaign}"
 
-    def claim_pending(
-        self, available: Callable[[str], bool], problem: Callable[[str], None]
-    ) -> list[Claimed]:
+    def claim_pending(self, available: Callable[[str], bool], problem: Callable[[str], None]) -> list[Claimed]:
         """Claim pending runs, newest first, at most `claim.max_runs`."""
         claimed: list[Claimed] = []
         for candidate in candidates(self.db, self.config, self.campaign, problem):
@@ -68,9 +66,7 @@ class Claimer:
         run = parse(documents[0], self.config, self.campaign)
         lowest = self.config.runs.min_run_number
         if run.facts.number < lowest:
-            raise RunDbError(
-                f"run {run_id}: lies below runs.min_run_number ({lowest}), so it is never touched"
-            )
+            raise RunDbError(f"run {run_id}: lies below runs.min_run_number ({lowest}), so it is never touched")
         part = run.campaign(self.campaign)
         claim = part.get("claim")
         batch = f"{self._ours}.claim.batch"
@@ -141,9 +137,7 @@ class Claimer:
         unset: Document = {f"{self._ours}.claim": ""}
         update: Document = {"$set": set_, "$unset": unset}
         reason = standing.reason
-        status = {"reached": "pending", "waiting": "pending", "damaged": "failed"}.get(
-            standing.state, standing.state
-        )
+        status = {"reached": "pending", "waiting": "pending", "damaged": "failed"}.get(standing.state, standing.state)
         if standing.state == "done":
             reason = None
             unset |= {f"{self._ours}.due": "", f"{self._ours}.failures": ""}

@@ -20,7 +20,7 @@ from pymongo.errors import (
 
 from straxflow.config import Config
 from straxflow.errors import ConfigError, RunDbError
-from straxflow.rundb.tunnel import Tunnel
+from straxflow.rundb.tunnel import Tunnel, shared_port
 
 Document = dict[str, Any]
 
@@ -49,13 +49,16 @@ def connect(config: Config) -> Iterator[RunDb]:
         ConfigError: if the password file is missing or open to others.
     """
     settings = config.rundb
-    tunnel = Tunnel(settings.tunnel, settings.timeout_s) if settings.tunnel else None
+    port = shared_port() if settings.tunnel else None
+    tunnel = Tunnel(settings.tunnel, settings.timeout_s) if settings.tunnel and not port else None
     uri = settings.uri
     try:
         options: dict[str, Any] = {}
         if tunnel:
             tunnel.open()
-            options |= {"host": "127.0.0.1", "port": tunnel.port, "directConnection": True}
+            port = tunnel.port
+        if port:
+            options |= {"host": "127.0.0.1", "port": port, "directConnection": True}
         else:
             options["host"] = uri
         if settings.user:

@@ -10,9 +10,7 @@ from straxflow.rundb.client import Document, RunDb
 KEY = ("type", "host", "location")
 
 
-def add(
-    db: RunDb, campaign: str, number: int, batch: str, token: int, entries: list[Document]
-) -> list[Document]:
+def add(db: RunDb, campaign: str, number: int, batch: str, token: int, entries: list[Document]) -> list[Document]:
     """Make sure that the entries stand in the run's document, in one atomic write; those there stay as they are.
 
     Returns:
@@ -33,14 +31,10 @@ def add(
             return [there[_key(e)] for e in entries]
         absent = [{"data": {"$elemMatch": {k: e[k] for k in KEY}}} for e in missing]
         db.runs.update_one({**guard, "$nor": absent}, {"$push": {"data": {"$each": missing}}})
-    raise RunDbError(
-        f"run {number}: the data entries could not be written in 10 tries; others write them too"
-    )
+    raise RunDbError(f"run {number}: the data entries could not be written in 10 tries; others write them too")
 
 
-def retire(
-    db: RunDb, campaign: str, number: int, batch: str, token: int, entry: Document, reason: str
-) -> None:
+def retire(db: RunDb, campaign: str, number: int, batch: str, token: int, entry: Document, reason: str) -> None:
     """Move an entry to `deleted_data`, in one atomic write, before its files are dropped: a copy that is about to
     go must not be counted on by anybody else's cleaner.
 

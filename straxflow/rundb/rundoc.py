@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,8 +96,8 @@ def parse(document: Document, config: Config, campaign: str) -> Run:
         mode=mode,
         detectors=_names(document.get("detectors")),
         source=source.get("type") if isinstance(source, Mapping) else None,
-        daq_config={key: daq_config[key] for key in DAQ_FIELDS if key in daq_config},
-        rate=dict(rate) if isinstance(rate, Mapping) else {},
+        daq_config=_plain({key: daq_config[key] for key in DAQ_FIELDS if key in daq_config}),
+        rate=_plain(rate) if isinstance(rate, Mapping) else {},
     )
     tags = tuple(str(t["name"]) for t in document.get("tags") or [] if isinstance(t, Mapping) and "name" in t)
     return Run(run_id, document["_id"], facts, status_of(document, campaign), tags, document)
@@ -160,6 +161,12 @@ def _time(document: Mapping[str, Any], key: str, label: str) -> datetime:
     if not isinstance(value, datetime):
         raise Malformed(f"{label}: {key}: expected a date, found {value!r}")
     return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON can hold it: a document may hold types of the database's own."""
+    plain: dict[str, Any] = json.loads(json.dumps(value, default=str))
+    return plain
 
 
 def _names(value: object) -> list[str]:

@@ -1,7 +1,11 @@
-"""An ssh tunnel to the run database: opened on a free port, watched, reopened when it falls."""
+"""An ssh tunnel to the run database: opened on a free port, watched, reopened when it falls.
+
+The main process opens one for its whole life; its local jobs find it through the environment.
+"""
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import threading
@@ -9,7 +13,10 @@ import time
 
 from straxflow.config.model import Tunnel as TunnelSettings
 from straxflow.errors import RunDbError
+from straxflow.transport.child import die_with_parent
 from straxflow.transport.ssh import command
+
+PORT = "STRAXFLOW_RUNDB_TUNNEL"
 
 
 class Tunnel:
@@ -47,8 +54,14 @@ class Tunnel:
         self._watcher = threading.Thread(target=self._watch, name="rundb-tunnel", daemon=True)
         self._watcher.start()
 
+    def share(self) -> None:
+        """Let child processes use it."""
+        os.environ[PORT] = str(self.port)
+
     def close(self) -> None:
         """Close it."""
+        if os.environ.get(PORT) == str(self.port):
+            del os.environ[PORT]
         self._closing.set()
         if self._ssh is not None:
             self._ssh.terminate()
@@ -68,17 +81,29 @@ class Tunnel:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=die_with_parent(),
         )
 
     def _answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
+        return answers(self.port)
 
     def _watch(self) -> None:
         while not self._closing.wait(1):
             if self._ssh is not None and self._ssh.poll() is not None:
                 self._ssh.communicate()
                 self._start()
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens on a loopback port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def shared_port() -> int | None:
+    """The port of the main process's tunnel, if there is one and it stands."""
+    port = os.environ.get(PORT, "")
+    return int(port) if port.isdigit() and answers(int(port)) else None

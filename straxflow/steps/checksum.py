@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
-from straxflow.digests import FileDigest, Manifest, hash_tree
+from straxflow.digests import FileDigest, Manifest, describe, hash_tree
 from straxflow.errors import Damaged, StepFailed
 from straxflow.fsio import write_atomic
 from straxflow.receipts import Checksums, Processed
@@ -18,12 +19,7 @@ def checksum(job: Job) -> Checksums:
     made = job.state.get(job.run, job.product, Processed)
     files: list[FileDigest] = []
     for target in made.targets.values():
-        folder = job.config.folders.staging / target.folder
-        if not folder.is_dir():
-            raise StepFailed(
-                f"run {job.run}: {folder} is not there any more, though {Processed.name} of {job.product} says "
-                f"it was made; make it again: snakemake ... -R process runs/{job.run}/{job.product}/{Processed.name}"
-            )
+        folder = _place(job, target.folder)
         found = hash_tree(folder, algorithm, threads=job.threads)
         if (len(found.files), found.bytes) != (target.files, target.bytes):
             raise Damaged(
@@ -33,6 +29,8 @@ def checksum(job: Job) -> Checksums:
         files += [FileDigest(f"{target.folder}/{f.path}", f.size, f.digest) for f in found.files]
     manifest = Manifest.from_rows(algorithm, [(f.path, f.size, f.digest) for f in files])
     list_file = job.state.run(job.run) / job.product / f"{algorithm}sums.txt"
+    if not (job.config.folders.staging / next(iter(made.targets.values())).folder).is_dir():
+        _compare_with_earlier(manifest, list_file)
     write_atomic(list_file, manifest.to_list())
     log.info("%d files, %.1f MB", len(files), manifest.bytes / 1e6)
     return Checksums(
@@ -43,6 +41,33 @@ def checksum(job: Job) -> Checksums:
         list_file=list_file.name,
         seconds=round(time.monotonic() - began, 3),
     )
+
+
+def _place(job: Job, name: str) -> Path:
+    """Where a product's folder is: in staging, or, once that copy was dropped, in a store that is mounted here."""
+    config = job.config
+    staging = config.folders.staging / name
+    if staging.is_dir():
+        return staging
+    if config.store.ssh is None and (config.store.folder / name).is_dir():
+        return config.store.folder / name
+    raise StepFailed(
+        f"run {job.run}: {staging} is not there any more, though {Processed.name} of {job.product} says it was "
+        f"made; make it again: snakemake ... runs/{job.run}/{job.product}/{Processed.name} -R process"
+    )
+
+
+def _compare_with_earlier(manifest: Manifest, list_file: Path) -> None:
+    """A manifest made anew from the store must be the one by which the product was stored."""
+    if not list_file.is_file():
+        return
+    sizes = {file.path: file.size for file in manifest.files}
+    try:
+        earlier = Manifest.from_list(manifest.algorithm, list_file.read_bytes(), sizes)
+    except Damaged as error:
+        raise Damaged(f"{list_file}: {error}: files it names are not in the store") from None
+    if odd := earlier.differences(manifest.files):
+        raise Damaged(f"the store differs from {list_file}: {describe(odd)}; it is not given a new manifest")
 
 
 step = Step("checksum", checksum)

@@ -51,9 +51,7 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
         product=job.product,
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code = run_program(
-        job, argv, job.config.strax.environment, chosen.timeout_s or job.config.strax.timeout_s, scratch
-    )
+    code = run_program(job, argv, job.config.strax.environment, chosen.timeout_s or job.config.strax.timeout_s, scratch)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if code:
         raise StepFailed(

@@ -13,10 +13,10 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from straxflow import config as settings
-from straxflow.attempts import AttemptFile, Outcome, outcome_of
+from straxflow.attempts import AttemptFile, Outcome, hopeless, outcome_of
 from straxflow.claimfile import Fence
 from straxflow.config import LIVE, Config
-from straxflow.errors import StepFailed, StraxflowError
+from straxflow.errors import StraxflowError
 from straxflow.folders import check_folders
 from straxflow.invocation import Invocation, campaign_name, ensure_batch_id
 from straxflow.receipts import Receipt, State, write
@@ -66,6 +66,10 @@ def run_job(snakemake: Any, step: Step) -> None:
         check_folders(config, state)
         fence = Fence.enter(state, run, batch)
         relative = str(snakemake.log[0])
+        earlier = hopeless(state, run, product, step.name, batch)
+        if earlier:
+            log.info("not tried again in this invocation: it ended as '%s' before", earlier.outcome)
+            _fail(None, "failed", f"{earlier.reason} (not tried again in this invocation)", 1)
         attempt = AttemptFile.start(state, run, product, step.name, batch, relative)
         log.info("%s of %s, run %s, begins (invocation %s)", step.name, product, run, batch)
         job = Job(config, state, campaign, run, product, fence, int(snakemake.threads), log_file)
@@ -129,6 +133,3 @@ def _log_to(file: Path) -> None:
     log.handlers = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
-
-
-__all__ = ["Job", "Step", "StepFailed", "run_job", "run_local"]

@@ -40,7 +40,6 @@ def move_out(job: Job) -> Stored:
         run=job.run,
         product=job.product,
         site=config.site,
-        host=config.store_host,
         location=str(config.store.folder),
         folders=[t.folder for t in made.targets.values()],
         bytes=made.bytes,

@@ -76,7 +76,7 @@ def _source_folder(job: Job, scratch: Path) -> Path:
     if stored is None:
         raise StepFailed(
             f"run {job.run}: the source {source} is neither in {staging} nor stored; make it again: "
-            f"snakemake ... -R process runs/{job.run}/{source}/{Processed.name}"
+            f"snakemake ... runs/{job.run}/{source}/{Processed.name} -R process"
         )
     store = open_store(job.config)
     store.check_marker("store", job.config.site)
@@ -95,7 +95,7 @@ def _check_live_copy(job: Job) -> None:
     if not folder.is_dir():
         raise StepFailed(
             f"run {job.run}: its live data are not at {folder} any more; bring them again: "
-            f"snakemake ... -R transfer runs/{job.run}/{LIVE}/{Transferred.name}"
+            f"snakemake ... runs/{job.run}/{LIVE}/{Transferred.name} -R transfer"
         )
     found = dict(walk_files(folder))
     expected = {path: size for path, size, _ in received.files}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -11,14 +10,10 @@ from pathlib import Path
 
 from straxflow.errors import ConfigError, StepFailed
 from straxflow.steps.job import Job, log
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
+from straxflow.transport.child import die_with_parent
 
 
-def run_program(
-    job: Job, argv: Sequence[str], environment: Mapping[str, str], timeout_s: float, folder: Path
-) -> int:
+def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], timeout_s: float, folder: Path) -> int:
     """Run a command line (no shell) in `folder`; its exit code, negative for a signal.
 
     Raises:
@@ -26,13 +21,6 @@ def run_program(
         StepFailed: if it ran longer than `timeout_s`; it and its children are stopped then.
     """
     log.info("running %s", " ".join(argv))
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
     with job.log_file.open("ab") as output:
         try:
             process = subprocess.Popen(
@@ -43,7 +31,7 @@ def run_program(
                 cwd=folder,
                 env={**os.environ, **environment},
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent(signal.SIGKILL),
             )
         except OSError as error:
             raise ConfigError(f"cannot run {argv[0]!r}: {error.strerror}; check the config") from None

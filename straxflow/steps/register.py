@@ -18,14 +18,14 @@ def register(job: Job) -> Registered:
 
 
 def product_entries(job: Job) -> list[Document]:
-    """The data entries of a product, one a data type, with the fields that the field's tools read."""
+    """The data entries of a product, one a data type and host, with the fields that the field's tools read."""
     made = job.state.get(job.run, job.product, Processed)
     stored = job.state.get(job.run, job.product, Stored)
     sums = job.state.get(job.run, job.product, Checksums)
     return [
         {
             "type": name,
-            "host": stored.host,
+            "host": host,
             "location": f"{stored.location}/{target.folder}",
             "by": "straxflow",
             "user": "straxflow",
@@ -37,9 +37,15 @@ def product_entries(job: Job) -> list[Document]:
             "file_count": target.files,
             "size_mb": round(target.bytes / 1e6, 3),
             "checksum": {"algorithm": sums.algorithm, "files": target.files},
-            "meta": {"lineage_hash": target.lineage_hash, "n_chunks": target.chunks, **made.versions},
+            "meta": {
+                "lineage": target.lineage,
+                "lineage_hash": target.lineage_hash,
+                "n_chunks": target.chunks,
+                "versions": made.versions,
+            },
             "campaign": job.campaign,
         }
+        for host in job.config.store_hosts
         for name, target in made.targets.items()
     ]
 

@@ -73,8 +73,8 @@ def _verified_in_store(job: Job, product: str) -> bool:
         if differences:
             raise StepFailed(
                 f"run {job.run}: {product} in the store differs from its manifest: {describe(differences)}; nothing "
-                f"more is dropped. Move it away there, and store it again: snakemake ... -R move_out "
-                f"runs/{job.run}/{product}/{Stored.name}"
+                "more is dropped. Move it away there, and store it again: snakemake ... "
+                f"runs/{job.run}/{product}/{Stored.name} -R move_out"
             )
     return True
 
@@ -123,7 +123,7 @@ def _keep_live(job: Job, folder: Path, received: Transferred, others: list[str])
         return "configured to be kept (release.live)"
     if len(others) < 2:
         return f"needs two other verified copies, found {len(others)}: {'; '.join(others) or 'none'}"
-    if differences := verify_tree(folder, received.manifest, cold=False):
+    if differences := verify_tree(folder, received.manifest):
         return f"it changed since it arrived: {describe(differences)}"
     return None
 

@@ -29,7 +29,7 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
     python = config.strax.python
     argv = [sys.executable] if python == ["python"] else list(python)
     argv += ["-m", "straxflow.straxjob", str(request), str(result_file)]
-    environment = {"PYTHONPATH": str(ROOT), **config.strax.environment}
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **config.strax.environment}
     timeout_s = chosen.timeout_s or config.strax.timeout_s
     exit_code = run_program(job, argv, environment, timeout_s, scratch)
     result = _result(job, result_file, exit_code)
@@ -49,6 +49,7 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
         targets[name] = Target(
             folder=found.folder,
             lineage_hash=found.lineage_hash,
+            lineage=described.get("lineage") or {},
             chunks=found.n_chunks,
             records=found.n_records,
             bytes=sum(sizes),
@@ -116,8 +117,7 @@ def _result(job: Job, file: Path, exit_code: int) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StepFailed(
-            f"run {job.run}: the strax process ended without a result ({describe_exit(exit_code)}); "
-            f"see {job.log_file}"
+            f"run {job.run}: the strax process ended without a result ({describe_exit(exit_code)}); see {job.log_file}"
         ) from None
     except ValueError as error:
         raise StepFailed(f"run {job.run}: the result of the strax process is not readable: {error}") from None

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from straxflow.digests import Manifest, hash_tree
-from straxflow.errors import Damaged, Retryable, StepFailed
+from straxflow.errors import Damaged, StepFailed
 from straxflow.fsio import incoming_name, is_incoming_of, owner_is_dead, remove_tree
-from straxflow.livedata.check import LiveExpectation, LiveReport, check_live_data, is_complete
+from straxflow.livedata import LiveExpectation, LiveReport, NotComplete, check_live_data, is_complete
 from straxflow.publish import SetAside, publish
 from straxflow.receipts import LiveFacts, RunFacts, Transferred
 from straxflow.slots import slot
@@ -94,7 +94,7 @@ def _bring(job: Job, facts: RunFacts, incoming: Path, links: list[Path]) -> Mani
         if not config.transfer.check or is_complete(incoming, threads):
             return Manifest.from_rows("xxh128", [(f.path, f.size, f.digest) for f in files])
         if time.monotonic() + POLL_S > deadline:
-            raise Retryable(
+            raise NotComplete(
                 f"run {job.run}: still being written at {_source(job)} (no whole THE_END, or _temp folders); "
                 f"waited {config.transfer.wait_s:g} s, it will be tried again"
             )

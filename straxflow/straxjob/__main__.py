@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         code = 2 if isinstance(error, ConfigError) else 1
         if not isinstance(error, StraxflowError):
             print(result["error"]["traceback"], file=sys.stderr)
-        first_line = result["error"]["message"].splitlines()[0]
+        first_line = (result["error"]["message"].strip() or "no message").splitlines()[0]
         print(f"straxjob: {result['error']['type']}: {first_line}", file=sys.stderr)
     result["seconds_total"] = round(time.perf_counter() - started, 3)
     if arguments.result:

@@ -9,18 +9,26 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _die_with(parent: int) -> None:
-    # TERM lets rsync keep what arrived of a file; its ssh and its twin end with it, by their closed pipes
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(1)
+def die_with_parent(sign: signal.Signals = signal.SIGTERM) -> Callable[[], None]:
+    """What a child does before its program starts, so that it gets this signal when the calling thread ends.
+
+    TERM lets rsync keep what arrived of a file; its ssh and its twin end with it, by their closed pipes.
+    """
+    parent = os.getpid()
+
+    def before_exec() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, sign)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return before_exec
 
 
 class Child:
@@ -54,7 +62,6 @@ def running(
 
     Leaving the block, however, leaves nothing of it running.
     """
-    parent = os.getpid()
     process = subprocess.Popen(
         list(argv),
         stdin=stdin,
@@ -62,7 +69,7 @@ def running(
         stderr=stderr,
         env={**os.environ, "LC_ALL": "C"},
         start_new_session=True,
-        preexec_fn=lambda: _die_with(parent),
+        preexec_fn=die_with_parent(),
     )
     child = Child(process)
     timer = threading.Timer(max(timeout_s, 0.01), child.expire)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from straxflow.digests import Difference, Manifest, verify_tree
 from straxflow.errors import Damaged, StepFailed
-from straxflow.fsio import check_marker, fsync_path, remove_tree, rename_noreplace
+from straxflow.fsio import check_marker, fsync_path, remove_tree, rename_noreplace, write_marker
 from straxflow.publish import copy_tree
 from straxflow.transport.store import Store
 
@@ -28,13 +28,15 @@ class LocalStore(Store):
     def check_marker(self, kind: str, site: str) -> None:  # noqa: D102
         check_marker(self.folder, kind, site)
 
+    def write_marker(self, kind: str, site: str) -> None:  # noqa: D102
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_marker(self.folder, kind, site)
+
     def names(self) -> list[str]:  # noqa: D102
         try:
             return sorted(p.name for p in self.folder.iterdir())
         except OSError as error:
-            raise StepFailed(
-                f"{self.folder}: can't be listed: {error.strerror}: is the disk mounted?"
-            ) from error
+            raise StepFailed(f"{self.folder}: can't be listed: {error.strerror}: is the disk mounted?") from error
 
     def free_bytes(self) -> int:  # noqa: D102
         return shutil.disk_usage(self.folder).free
@@ -45,9 +47,7 @@ class LocalStore(Store):
     def _differences(self, name: str, manifest: Manifest, cold: bool) -> list[Difference]:
         return verify_tree(self.folder / name, manifest, cold=cold)
 
-    def _copy_in(
-        self, source: Path, incoming: str, manifest: Manifest, reuse: Sequence[str]
-    ) -> list[Difference]:
+    def _copy_in(self, source: Path, incoming: str, manifest: Manifest, reuse: Sequence[str]) -> list[Difference]:
         copy_tree(source, self.folder / incoming, manifest, reuse=[self.folder / old for old in reuse])
         return []
 

@@ -140,9 +140,7 @@ def pull(
                 break
             log("digests differ: " + "; ".join(bad))
             if repaired:
-                raise StepFailed(
-                    f"{source}: arrived differently, twice: {'; '.join(bad[:5])}: check disk and memory"
-                )
+                raise StepFailed(f"{source}: arrived differently, twice: {'; '.join(bad[:5])}: check disk and memory")
             repaired, link_dests = True, ()
     progress(sum(f.size for f in found))
     fsync_folders(target)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from straxflow.digests import Difference, Manifest, describe, verify_tree
 from straxflow.errors import Damaged, StepFailed
-from straxflow.fsio import MARKER, judge_marker
+from straxflow.fsio import MARKER, judge_marker, marker_text
 from straxflow.publish import must_be_whole
 from straxflow.transport import ssh
 from straxflow.transport.pull import pull
@@ -51,9 +51,7 @@ class RemoteStore(Store):
         argv = ["sh", "-c", script, "straxflow", self.folder, *args]
         result = ssh.run(self.host, self.ssh_options, argv, timeout_s=self.timeout_s)
         if result.code == 3 and 3 not in ok:
-            raise StepFailed(
-                f"{self.where}: no such folder there: is the disk mounted? ({result.err.strip()})"
-            )
+            raise StepFailed(f"{self.where}: no such folder there: is the disk mounted? ({result.err.strip()})")
         if result.code not in ok:
             raise StepFailed(f"{self.where}: failed there (exit {result.code}): {result.err.strip()[-300:]}")
         return result
@@ -62,9 +60,7 @@ class RemoteStore(Store):
         argv = ["sh", "-c", script, "straxflow", f"{self.folder}/{name}"]
         result = ssh.run(self.host, self.ssh_options, argv, timeout_s=self.timeout_s)
         if result.code:
-            raise StepFailed(
-                f"{self.where}/{name}: failed there (exit {result.code}): {result.err.strip()[-300:]}"
-            )
+            raise StepFailed(f"{self.where}/{name}: failed there (exit {result.code}): {result.err.strip()[-300:]}")
         return result.out
 
     def _rsync(self, name: str = "") -> Rsync:
@@ -74,6 +70,12 @@ class RemoteStore(Store):
     def check_marker(self, kind: str, site: str) -> None:  # noqa: D102
         found = self._sh(_MARKER, MARKER, ok=(0, 4))
         judge_marker(self.where, found.out if found.code == 0 else None, kind, site)
+
+    def write_marker(self, kind: str, site: str) -> None:  # noqa: D102
+        self._sh('mkdir -p -- "$1"')
+        text = marker_text(kind, site).decode()
+        self._sh('cd -- "$1" || exit 3; [ -e "$2" ] || { printf %s "$3" > "$2" && sync "$2" .; }', MARKER, text)
+        self.check_marker(kind, site)
 
     def names(self) -> list[str]:  # noqa: D102
         return sorted(os.fsdecode(n.removeprefix(b"./")) for n in self._sh(_NAMES).out.split(b"\0")[:-1])
@@ -96,9 +98,7 @@ class RemoteStore(Store):
             rows.append((os.fsdecode(path[1:].removeprefix(b"./")), int(size), digest.decode()))
         return manifest.differences(Manifest.from_rows("sha256", rows).files)
 
-    def _copy_in(
-        self, source: Path, incoming: str, manifest: Manifest, reuse: Sequence[str]
-    ) -> list[Difference]:
+    def _copy_in(self, source: Path, incoming: str, manifest: Manifest, reuse: Sequence[str]) -> list[Difference]:
         names = [f.path for f in manifest.files]
         old = [f"{self.folder}/{n}" for n in reuse]
         self._rsync().push(source, incoming, names, old, self.timeout_s)

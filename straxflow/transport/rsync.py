@@ -100,17 +100,13 @@ def explain(place: Place, code: int, stderr: str) -> StraxflowError:
     first = next((line for line in stderr.splitlines() if line.startswith("rsync")), "").strip()
     detail = f" ({first or stderr.strip()[-300:]})"
     if (no_file := re.search(r"(link_stat|change_dir|opendir).*No such file", stderr)) and code == 23:
-        return StepFailed(
-            f"{place}: no such source{detail}: check the path, and that the disk is mounted there"
-        )
+        return StepFailed(f"{place}: no such source{detail}: check the path, and that the disk is mounted there")
     if "No space left on device" in stderr or "Disk quota exceeded" in stderr:
         return Retryable(f"{place}: disk full or over quota at the destination{detail}: free some space")
     if not no_file and (found := ssh.explain(place.host, stderr)) and place.host and code != 23:
         return found
     if code == 23 and "Permission denied" in stderr:
-        return StepFailed(
-            f"{place}: a file or folder may not be read or written{detail}: check its permissions"
-        )
+        return StepFailed(f"{place}: a file or folder may not be read or written{detail}: check its permissions")
     if "command not found" in stderr or code == 127:
         return Retryable(f"{place}: rsync is not installed there{detail}")
     meanings: dict[int, tuple[type[StraxflowError], str]] = {
@@ -162,9 +158,7 @@ class Rsync:
                 if item:
                     yield item
                 elif line.startswith(b"skipping non-regular file"):
-                    raise Damaged(
-                        f"{self.place}: {line.decode(errors='replace').strip()}: data are plain files"
-                    )
+                    raise Damaged(f"{self.place}: {line.decode(errors='replace').strip()}: data are plain files")
                 else:
                     self.log(line.decode(errors="replace").rstrip())
 
@@ -195,9 +189,7 @@ class Rsync:
         with self._items(extra, self.place.spec(), f"{target}/", timeout_s, None) as items:
             yield items
 
-    def push(
-        self, source: Path, name: str, only: Iterable[str], link_dests: Sequence[str], timeout_s: float
-    ) -> None:
+    def push(self, source: Path, name: str, only: Iterable[str], link_dests: Sequence[str], timeout_s: float) -> None:
         """Bring some files of a local folder to the place's folder `name`."""
         extra = [f"--timeout={self.idle_s}", f"--partial-dir={PARTIAL}"]
         extra += [f"--link-dest={old}" for old in link_dests[:20]]

@@ -104,7 +104,5 @@ def run(host: str, options: Sequence[str], argv: Sequence[str], *, timeout_s: fl
     if child.timed_out:
         raise LostConnection(f"ssh {host}: {argv[0]} took more than {timeout_s:g} s and was ended")
     if code == 255 or code < 0:
-        raise explain(host, text) or LostConnection(
-            f"ssh {host}: failed (exit {code}): {text.strip()[-300:]}"
-        )
+        raise explain(host, text) or LostConnection(f"ssh {host}: failed (exit {code}): {text.strip()[-300:]}")
     return Result(code, out, text)

@@ -53,6 +53,10 @@ class Store(ABC):
         """Raise StepFailed unless the folder carries this identity (missing, unmounted, another's)."""
 
     @abstractmethod
+    def write_marker(self, kind: str, site: str) -> None:
+        """Make the folder if it is missing, and mark it; once. Raises StepFailed if it is marked as another."""
+
+    @abstractmethod
     def names(self) -> list[str]:
         """All names in the folder, hidden ones too. Raises StepFailed if there is no folder."""
 
@@ -68,9 +72,7 @@ class Store(ABC):
     def _differences(self, name: str, manifest: Manifest, cold: bool) -> list[Difference]: ...
 
     @abstractmethod
-    def _copy_in(
-        self, source: Path, incoming: str, manifest: Manifest, reuse: Sequence[str]
-    ) -> list[Difference]:
+    def _copy_in(self, source: Path, incoming: str, manifest: Manifest, reuse: Sequence[str]) -> list[Difference]:
         """Copy, flush, read back past the page cache, compare."""
 
     @abstractmethod
@@ -104,9 +106,7 @@ class Store(ABC):
             raise Damaged(f"{self.where}/{name}: is not there")
         return self._differences(name, manifest, cold)
 
-    def put(
-        self, source: Path, name: str, manifest: Manifest, tolerate: Tolerate = _nothing
-    ) -> Stored | Adopted:
+    def put(self, source: Path, name: str, manifest: Manifest, tolerate: Tolerate = _nothing) -> Stored | Adopted:
         """Copy a folder to the store under a hidden name, read it back from disk, then give it its name.
 
         What an interrupted attempt left is used again, after being read. First one wins: a same product that

@@ -14,6 +14,8 @@ from straxflow.receipts import State
 from straxflow.workflow import Flow, quiet_errors
 
 with quiet_errors(WorkflowError):
+    if not config:  # no profile: e.g. snakemake --lint
+        config.update(settings.read_files([settings.DEFAULT_FILE]))
     CONFIG = settings.load(config)
     STATE = State(CONFIG.folders.state / campaign_name())
     BATCH = ensure_batch_id()
@@ -65,7 +67,7 @@ def resource(step, name):
 def begin():
     """Claim the runs of explicitly named targets and keep the leases; an error here stops before any job."""
     with quiet_errors(WorkflowError):
-        FLOW.begin(workflow.dag_settings.targets)
+        FLOW.begin([*workflow.dag_settings.targets, *workflow.dag_settings.forcerun])
     atexit.register(FLOW.finish)
 
 

@@ -27,19 +27,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--detector", default="demo")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--first", type=int, default=1, help="number of the first run, if none is known yet")
-    parser.add_argument(
-        "--modes", nargs="+", choices=list(MODES), default=["background"], help="taken in turn"
-    )
+    parser.add_argument("--modes", nargs="+", choices=list(MODES), default=["background"], help="taken in turn")
     parser.add_argument("--size-mb", nargs="+", type=float, default=[20.0], help="taken in turn")
     parser.add_argument("--duration", type=float, help="seconds of data; from the mode's rate if not given")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compressor", default="lz4", choices=["lz4", "blosc", "zstd"])
-    parser.add_argument(
-        "--chunk-length", type=float, default=0.0, help="seconds; 5 if not given, less for short runs"
-    )
-    parser.add_argument(
-        "--chunk-overlap", type=float, default=0.0, help="seconds; a tenth of the length if not given"
-    )
+    parser.add_argument("--chunk-length", type=float, default=0.0, help="seconds; 5 if not given, less for short runs")
+    parser.add_argument("--chunk-overlap", type=float, default=0.0, help="seconds; a tenth of the length if not given")
     parser.add_argument("--interval", type=float, default=0.0, help="seconds between runs")
     parser.add_argument("--realtime", action="store_true", help="write no faster than the run's own clock")
     args = parser.parse_args(argv)

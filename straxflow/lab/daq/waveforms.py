@@ -151,9 +151,7 @@ class Detector:
                 records[rows] = block
         return records
 
-    def _waveforms(
-        self, kind: str, channel: Ints, area: Floats, rng: np.random.Generator
-    ) -> npt.NDArray[np.int16]:
+    def _waveforms(self, kind: str, channel: Ints, area: Floats, rng: np.random.Generator) -> npt.NDArray[np.int16]:
         samples = PULSE_SAMPLES[kind]
         noise = np.lib.stride_tricks.sliding_window_view(self.noise, samples)
         wave = self.bank[kind][rng.integers(0, _BANK, len(channel))]

@@ -44,9 +44,7 @@ def compress(plain: bytes, compressor: str) -> bytes:
     """Compress one file's records as redax (lz4, blosc) or strax (zstd) would."""
     if compressor == "lz4":
         return bytes(
-            lz4.frame.compress(
-                plain, block_size=lz4.frame.BLOCKSIZE_MAX256KB, block_linked=True, store_size=False
-            )
+            lz4.frame.compress(plain, block_size=lz4.frame.BLOCKSIZE_MAX256KB, block_linked=True, store_size=False)
         )
     if compressor == "blosc":
         return bytes(blosc.compress(plain, typesize=1, clevel=5, shuffle=blosc.SHUFFLE, cname="lz4"))
