@@ -127,10 +127,16 @@ class Invocation:
         with connect(self.config) as db:
             problems += malformed_numbers(db)
             claimed = self._claimer(db).claim_pending(self.available, problems.append)
+        self._stop_dead(claimed)
+        taken_up = []
         for one in claimed:
-            self._take_up(one)
+            try:
+                self._take_up(one)
+                taken_up.append(one)
+            except (StraxflowError, OSError) as error:
+                problems.append(f"run {one.run.id}: claimed but left alone: {error}")
         runs = [
-            BatchRun(run=c.run.id, number=c.run.facts.number, mode=c.run.facts.mode, token=c.token) for c in claimed
+            BatchRun(run=c.run.id, number=c.run.facts.number, mode=c.run.facts.mode, token=c.token) for c in taken_up
         ]
         batch = Batch(batch=self.batch, campaign=self.campaign, runs=runs, problems=problems)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -157,29 +163,37 @@ class Invocation:
                     stands = standing(self.config, self.state, one.run.id, one.run.facts.mode)
                     claimer.release(one.run.object_id, one.token, stands)
                 raise
+        self._stop_dead(claimed)
         for one in claimed:
             self._take_up(one, named=True)
         return runs
+
+    def _stop_dead(self, claimed: list[Claimed]) -> None:
+        """Stop what dead invocations left running, before their runs are worked on."""
+        for batch in sorted({one.taken_from for one in claimed if one.taken_from}):
+            runs = [one.run.id for one in claimed if one.taken_from == batch]
+            log.warning("taken over from invocation %s, which is dead or silent: run %s", batch, ", ".join(runs))
+            cancel_batch_jobs(batch)
 
     def _take_up(self, one: Claimed, named: bool = False) -> None:
         owner = Owner.from_token(os.environ.get(OWNER, "")) or Owner.current()
         run = one.run.id
         claim = claimfile.ClaimFile(run=run, token=one.token, batch=self.batch, owner=owner.as_dict())
         claimfile.write(self.state, claim)
-        if one.taken_from:
-            log.warning("run %s: taken over from invocation %s, which is dead or silent", run, one.taken_from)
-            cancel_batch_jobs(one.taken_from)
         attempts.complete_open(self.state, run, one.taken_from)
         if not named:
             for message in set_aside_stale(self.config, self.state, run):
                 log.warning("run %s: %s", run, message)
 
-    def keep(self) -> None:
-        """Open the tunnel, if there is one, and renew the leases from a thread, every third of the lease, until `finish`."""
+    def open_tunnel(self) -> None:
+        """Open the tunnel to the run database, if there is one, for this process and its local jobs."""
         if self.config.rundb.tunnel:
             self._tunnel = Tunnel(self.config.rundb.tunnel, self.config.rundb.timeout_s)
             self._tunnel.open()
             self._tunnel.share()
+
+    def keep(self) -> None:
+        """Renew the leases from a thread, every third of the lease, until `finish`."""
         self._keeper = threading.Thread(target=self._renew_loop, name="straxflow-leases", daemon=True)
         self._keeper.start()
 

@@ -40,6 +40,7 @@ class Flow:
     def begin(self, targets: Sequence[str]) -> None:
         """Check the folders, claim what explicit targets need, and keep the leases from now on."""
         check_folders(self.config, self.state)
+        self.invocation.open_tunnel()
         runs = self.invocation.claim_targets(targets)
         if runs:
             self.log.info(f"straxflow: claimed run{'s' * (len(runs) > 1)} {', '.join(runs)}")

@@ -71,13 +71,15 @@ def _demo(console: Console, rundb: RunDbServer, sshd: Sshd, n_runs: int) -> int:
     console.print(f"[bold]2. The simulated DAQ takes {n_runs} runs[/bold]")
     collection = MongoClient[dict[str, object]](rundb.uri, tz_aware=True)["run"]["runs"]
     daq = Daq(FOLDER / "daq", collection, config.daq.host)
+    taken = []
     for i in range(n_runs):
         mode, size_mb = RUNS[i % len(RUNS)]
         plan = RunPlan(daq.next_number(), mode, size_mb=size_mb, seed=i)
-        _, taken = daq.take(plan)
+        _, summary = daq.take(plan)
+        taken.append(f"{plan.number:06d}")
         console.print(
-            f"   run {plan.number:06d} {mode:<12} {plan.seconds:6.1f} s, {taken.chunks} chunks, "
-            f"{taken.records} records, {taken.plain_bytes / 1e6:.0f} MB"
+            f"   run {plan.number:06d} {mode:<12} {plan.seconds:6.1f} s, {summary.chunks} chunks, "
+            f"{summary.records} records, {summary.plain_bytes / 1e6:.0f} MB"
         )
 
     console.print("[bold]3. snakemake --profile demo[/bold]  (rsync, strax, checksum, move-out, registration)")
@@ -100,7 +102,9 @@ def _demo(console: Console, rundb: RunDbServer, sshd: Sshd, n_runs: int) -> int:
         console.print(f"[red]snakemake ended with exit code {process.returncode}[/red]; the end of {log}:")
         console.print(log.read_text(errors="replace")[-3000:], markup=False)
     console.print(f"[bold]4. What is where[/bold] (the workflow took {seconds:.1f} s)")
-    console.print(_table(config, state))
+    console.print(_table(config, state, taken))
+    if others := len(list(state.all_runs())) - len(taken):
+        console.print(f"and {others} earlier runs: straxflow --profile demo status")
     console.print(_next_steps(config, state))
     return process.returncode
 
@@ -116,12 +120,12 @@ def _report_new(console: Console, state: State, seen: set[Path], since: float) -
             console.print(f"   {time.time() - since:5.1f} s  run {run}  {what:<16} {path.stem}")
 
 
-def _table(config: Config, state: State) -> Table:
+def _table(config: Config, state: State, runs: list[str]) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="bold")
     for column in ("run", "mode", "product", "MB", "records", "seconds", "MB/s", "state", "where"):
         numeric = column in ("MB", "records", "seconds", "MB/s")
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for run in state.all_runs():
+    for run in runs:
         facts = state.facts(run)
         received = state.find(run, "live", Transferred)
         if received is None:
