@@ -12,9 +12,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from straxflow.errors import ClaimLost, Damaged, StraxflowError
+from straxflow.errors import ClaimLost, Damaged, NotComplete, StraxflowError
 from straxflow.fsio import write_atomic
-from straxflow.livedata import NotComplete
 from straxflow.owner import Owner
 from straxflow.receipts import State, now
 

@@ -20,7 +20,11 @@ class ClaimLost(StraxflowError):
 
 
 class Retryable(StraxflowError):
-    """Not done yet through nobody's fault (a run still being written); tried again, not counted as a failure."""
+    """Not the run's fault (a host out of reach, a full disk); worth trying again."""
+
+
+class NotComplete(Retryable):
+    """The run is still being written (or copied); it is tried again, and not counted as a failure."""
 
 
 class Damaged(StraxflowError):

@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import subprocess
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-
 from straxflow import attempts, claimfile
+from straxflow.batch import JOB_PREFIX, OWNER, Batch, BatchRun, runs_in_targets
 from straxflow.config import Config
-from straxflow.errors import ClaimLost, RunDbError, StraxflowError
+from straxflow.errors import RunDbError, StraxflowError
 from straxflow.fsio import write_atomic
 from straxflow.owner import Owner
 from straxflow.plan import standing
-from straxflow.receipts import RunFacts, State, Transferred, now, write
+from straxflow.receipts import RunFacts, State, Transferred, write
 from straxflow.recheck import set_aside_stale
 from straxflow.rundb.claims import Claimed, Claimer
 from straxflow.rundb.client import RunDb, connect
@@ -34,59 +31,6 @@ from straxflow.rundb.rundoc import Malformed, Run, campaign_part, parse
 from straxflow.rundb.tunnel import Tunnel
 
 log = logging.getLogger(__name__)
-
-BATCH = "STRAXFLOW_BATCH"
-OWNER = "STRAXFLOW_OWNER"
-CAMPAIGN = "STRAXFLOW_CAMPAIGN"
-JOB_PREFIX = "straxflow_"
-
-
-class BatchRun(BaseModel):
-    """A claimed run in the batch file."""
-
-    run: str
-    number: int
-    mode: str
-    token: int
-
-
-class Batch(BaseModel):
-    """batches/{batch}.json: the runs that an invocation claimed."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    batch: str
-    campaign: str
-    made: AwareDatetime = Field(default_factory=now)
-    runs: list[BatchRun]
-    problems: list[str] = []
-
-
-def campaign_name() -> str:
-    """The campaign of this process: STRAXFLOW_CAMPAIGN, or `online`.
-
-    Raises:
-        StraxflowError: if it is no plain name.
-    """
-    name = os.environ.get(CAMPAIGN) or "online"
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-        raise StraxflowError(f"{CAMPAIGN}={name!r}: a campaign's name has letters, digits and _ only")
-    return name
-
-
-def ensure_batch_id() -> str:
-    """The id of this invocation: made once in the main process, inherited by its jobs through the environment."""
-    if BATCH not in os.environ:
-        os.environ[BATCH] = now().strftime("%Y%m%dT%H%M%S") + "_" + uuid.uuid4().hex[:6]
-        os.environ[OWNER] = Owner.current().token()
-    return os.environ[BATCH]
-
-
-def runs_in_targets(targets: Iterable[str]) -> list[str]:
-    """Run ids in explicitly named targets."""
-    found = (re.search(r"(?:^|/)runs/([^/]+)/", target) for target in targets)
-    return sorted({match[1] for match in found if match})
-
 
 @dataclass
 class Invocation:
@@ -278,5 +222,3 @@ def cancel_batch_jobs(batch: str) -> None:
         # the fence makes leftover jobs harmless; cancelling them only saves their time
         log.warning("batch jobs of %s could not be cancelled: %s", batch, error)
 
-
-__all__ = ["BATCH", "CAMPAIGN", "JOB_PREFIX", "Batch", "ClaimLost", "Invocation"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import platform
 import subprocess
 import sys
@@ -99,3 +100,12 @@ def _git(folder: Path, *arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def main() -> None:
+    """Print the versions of the packages on the command line as JSON (`python -m straxflow.versions PACKAGE...`)."""
+    print(json.dumps([version.as_dict() for version in versions(sys.argv[1:] or DEFAULT_PACKAGES)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from straxflow.batch import Batch
 from straxflow.config import LIVE, Config, Resources
 from straxflow.errors import StraxflowError
 from straxflow.folders import check_folders
-from straxflow.invocation import Batch, Invocation
+from straxflow.invocation import Invocation
 from straxflow.plan import leaves
 from straxflow.receipts import Processed, Registered, RunFacts, State, Transferred
 

@@ -71,7 +71,7 @@ def _table(path: str, model: type[BaseModel]) -> Iterator[str]:
     for key, field in _fields(model):
         inner, _ = _model_in(field.annotation)
         text = field.description or (_sentence(inner) if inner else "")
-        row = (f"`{key}`", _type(field.annotation), _default(field), text)
+        row = (f"`{key}`", _type(field.annotation), _default(field), text.replace("<", "\\<"))
         yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
 
 

@@ -17,11 +17,11 @@ from pymongo import MongoClient
 from rich.console import Console
 from rich.table import Table
 
+from straxflow.batch import campaign_name
 from straxflow.config import Config, load_files, profile_files
 from straxflow.config.load import ROOT
 from straxflow.errors import StraxflowError
 from straxflow.folders import init_folders
-from straxflow.invocation import campaign_name
 from straxflow.lab.daq import Daq, RunPlan
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from straxflow.errors import ConfigError
+from straxflow.errors import ConfigError, NotComplete
 from straxflow.livedata.layout import THE_END, Layout, check_layout, drop_late_chunks, read_layout, signed_off
-from straxflow.livedata.problems import LiveDataDamaged, NotComplete, Problem
+from straxflow.livedata.problems import LiveDataDamaged, Problem
 from straxflow.livedata.records import FileScan, Window, record_dtype, scan_file
 from straxflow.livedata.streams import COMPRESSORS, PIECE
 

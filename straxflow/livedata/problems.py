@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from straxflow.errors import Damaged, Retryable
+from straxflow.errors import Damaged
 
 _SHOWN = 15
 
@@ -20,10 +20,6 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.found}; expected {self.expected}"
-
-
-class NotComplete(Retryable):
-    """The readers have not all signed off in THE_END: the run is still being written (or copied)."""
 
 
 class LiveDataDamaged(Damaged):

@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 from straxflow import config as settings
 from straxflow.attempts import AttemptFile, Outcome, hopeless, outcome_of
+from straxflow.batch import campaign_name, ensure_batch_id
 from straxflow.claimfile import Fence
 from straxflow.config import LIVE, Config
 from straxflow.errors import StraxflowError
 from straxflow.folders import check_folders
-from straxflow.invocation import Invocation, campaign_name, ensure_batch_id
 from straxflow.receipts import Receipt, State, write
 
 log = logging.getLogger("straxflow")
@@ -53,7 +53,7 @@ class Stopped(BaseException):
 def run_job(snakemake: Any, step: Step) -> None:
     """Run a step as a Snakemake job; ends the process with 1 if it fails."""
     log_file = Path(snakemake.log[0]).absolute()
-    _log_to(log_file)
+    log_to(log_file)
     campaign = campaign_name()
     batch = ensure_batch_id()
     run = snakemake.wildcards.run
@@ -92,33 +92,19 @@ def run_job(snakemake: Any, step: Step) -> None:
     log.info("%s of %s, run %s, is done", step.name, product, run)
 
 
-def run_local(snakemake: Any, work: Callable[[Any, Invocation], None]) -> None:
-    """Run work on the run database as a local Snakemake job; ends the process with 1 if it fails."""
-    _log_to(Path(snakemake.log[0]))
-    try:
-        config = settings.load(snakemake.config)
-        campaign = campaign_name()
-        state = State(config.folders.state / campaign)
-        check_folders(config, state)
-        work(snakemake, Invocation(config, state, campaign, ensure_batch_id()))
-    except StraxflowError as error:
-        log.error("%s", error)
-        _say(str(error))
-        sys.exit(1)
-
-
 def _fail(attempt: AttemptFile | None, outcome: Outcome, reason: str, code: int) -> NoReturn:
-    _say(reason)
+    say(reason)
     try:
         if attempt:
             attempt.end(outcome, reason, code)
     except OSError as error:
         # a full state disk must not hide the first error; the main process completes the attempt later
-        _say(f"the attempt file could not be completed: {error}")
+        say(f"the attempt file could not be completed: {error}")
     sys.exit(code)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell the person at snakemake's terminal."""
     print(f"straxflow: {text}", file=sys.stderr, flush=True)
 
 
@@ -126,7 +112,8 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise Stopped(signal.Signals(number).name)
 
 
-def _log_to(file: Path) -> None:
+def log_to(file: Path) -> None:
+    """Append what straxflow logs to a job's log file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(file, mode="a", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -2,6 +2,8 @@
 
 import atexit
 import os
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -9,7 +11,7 @@ from snakemake.logging import logger
 
 from straxflow import config as settings
 from straxflow.errors import StraxflowError
-from straxflow.invocation import JOB_PREFIX, campaign_name, ensure_batch_id
+from straxflow.batch import JOB_PREFIX, campaign_name, ensure_batch_id
 from straxflow.receipts import State
 from straxflow.workflow import Flow, quiet_errors
 
@@ -29,9 +31,21 @@ if workflow.is_main_process and hasattr(workflow.executor_settings, "jobname_pre
     workflow.executor_settings.jobname_prefix = JOB_PREFIX + BATCH
 
 
+@contextmanager
+def plain_errors():
+    """Errors of an input function in the user's words: snakemake adds a traceback to any exception in one."""
+    try:
+        yield
+    except StraxflowError as error:
+        if workflow.dryrun:
+            logger.error(f"straxflow: {error}")
+            sys.exit(1)
+        raise WorkflowError(str(error)) from None
+
+
 def wanted_receipts(wildcards):
     """Receipts that the claimed runs end in; in a dry run, those that would be claimed."""
-    with quiet_errors(WorkflowError):
+    with plain_errors():
         if workflow.dryrun:
             return FLOW.preview()
         return FLOW.leaves_of_batch(checkpoints.claim.get(batch=BATCH).output[0])
@@ -44,7 +58,7 @@ def source_receipt(wildcards):
 
 def registered_receipts(wildcards):
     """All receipts that must stand before a run's copies may be dropped."""
-    with quiet_errors(WorkflowError):
+    with plain_errors():
         return FLOW.before_release(wildcards.run)
 
 

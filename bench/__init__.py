@@ -1,0 +1,1 @@
+"""Speed and memory of straxflow against plain tools, side by side in the same run: `python -m bench`."""

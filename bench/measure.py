@@ -1,0 +1,93 @@
+"""Measuring: one call at a time, case and baseline in turn."""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement: wall clock and CPU of the process tree, s; peak resident memory of its largest process, MB."""
+
+    wall: float
+    cpu: float
+    peak_mb: float = 0.0
+
+
+@dataclass
+class Series:
+    """The measurements of one case."""
+
+    name: str
+    samples: list[Sample] = field(default_factory=list)
+
+    def median(self, what: str = "wall") -> float:
+        """Median over the repetitions."""
+        return statistics.median(getattr(s, what) for s in self.samples)
+
+    def spread(self, what: str = "wall") -> tuple[float, float]:
+        """Smallest and largest."""
+        values = [getattr(s, what) for s in self.samples]
+        return min(values), max(values)
+
+    def show(self, what: str = "wall") -> str:
+        """Median with smallest and largest, s."""
+        low, high = self.spread(what)
+        return f"{self.median(what):.2f} ({low:.2f} to {high:.2f})"
+
+
+def ratio_of(case: Series, baseline: Series, what: str = "wall") -> float:
+    """Median of the ratios of repetitions that were measured one after the other."""
+    pairs = zip(case.samples, baseline.samples, strict=True)
+    return statistics.median(getattr(a, what) / max(getattr(b, what), 1e-3) for a, b in pairs)
+
+
+def measure(work: Callable[[], object]) -> Sample:
+    """Time a call; CPU of this process and of the children that it waited for."""
+    before = _cpu()
+    began = time.perf_counter()
+    work()
+    return Sample(time.perf_counter() - began, _cpu() - before)
+
+
+def run(
+    argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, log: Path | None = None
+) -> Sample:
+    """Time a command with all its descendants that were waited for.
+
+    Raises:
+        RuntimeError: if it fails, with the end of its output.
+    """
+    log = log or Path(os.devnull)
+    began = time.perf_counter()
+    with log.open("ab") as output:
+        process = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        end = log.read_text(errors="replace")[-2000:] if log.is_file() else ""
+        raise RuntimeError(f"{argv[0]} failed, exit {process.returncode}: {end}")
+    return Sample(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def in_turn(cases: Mapping[str, Callable[[int], Sample]], repetitions: int) -> dict[str, Series]:
+    """Measure all cases, repetition by repetition, each time in the other order, on settled disks."""
+    series = {name: Series(name) for name in cases}
+    for i in range(repetitions):
+        for name in cases if i % 2 == 0 else reversed(list(cases)):
+            os.sync()
+            series[name].samples.append(cases[name](i))
+    return series
+
+
+def _cpu() -> float:
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(u.ru_utime + u.ru_stime for u in usages)

@@ -1,0 +1,66 @@
+"""What an invocation hands to its jobs: its id, its owner, its campaign, and the runs that it claimed."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterable
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from straxflow.errors import StraxflowError
+from straxflow.owner import Owner
+from straxflow.receipts import now
+
+BATCH = "STRAXFLOW_BATCH"
+OWNER = "STRAXFLOW_OWNER"
+CAMPAIGN = "STRAXFLOW_CAMPAIGN"
+JOB_PREFIX = "straxflow_"
+
+
+class BatchRun(BaseModel):
+    """A claimed run in the batch file."""
+
+    run: str
+    number: int
+    mode: str
+    token: int
+
+
+class Batch(BaseModel):
+    """batches/{batch}.json: the runs that an invocation claimed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch: str
+    campaign: str
+    made: AwareDatetime = Field(default_factory=now)
+    runs: list[BatchRun]
+    problems: list[str] = []
+
+
+def campaign_name() -> str:
+    """The campaign of this process: STRAXFLOW_CAMPAIGN, or `online`.
+
+    Raises:
+        StraxflowError: if it is no plain name.
+    """
+    name = os.environ.get(CAMPAIGN) or "online"
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+        raise StraxflowError(f"{CAMPAIGN}={name!r}: a campaign's name has letters, digits and _ only")
+    return name
+
+
+def ensure_batch_id() -> str:
+    """The id of this invocation: made once in the main process, inherited by its jobs through the environment."""
+    if BATCH not in os.environ:
+        os.environ[BATCH] = now().strftime("%Y%m%dT%H%M%S") + "_" + uuid.uuid4().hex[:6]
+        os.environ[OWNER] = Owner.current().token()
+    return os.environ[BATCH]
+
+
+def runs_in_targets(targets: Iterable[str]) -> list[str]:
+    """Run ids in explicitly named targets."""
+    found = (re.search(r"(?:^|/)runs/([^/]+)/", target) for target in targets)
+    return sorted({match[1] for match in found if match})

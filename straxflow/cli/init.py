@@ -1,0 +1,66 @@
+"""`straxflow init`: the folders, their identity markers and the database's indexes, made where they are missing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from straxflow.cli import indexes
+from straxflow.cli.site import Site, open_site
+from straxflow.errors import StraxflowError
+from straxflow.folders import init_folders, local_folders, marker_site, open_store
+from straxflow.fsio import check_marker
+from straxflow.rundb.client import connect
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make what is missing, or say what would be made."""
+    site = open_site(arguments)
+    dry = arguments.dry_run
+    done = True
+    for part in (_folders, _indexes):
+        try:
+            made = part(site, dry)
+        except (StraxflowError, OSError) as error:
+            print(f"FAILED: {error}", file=sys.stderr)
+            done = False
+            continue
+        for text in made:
+            print(f"would make {text}" if dry else f"made {text}")
+        if not made:
+            print(f"{part.__doc__}: all there already")
+    return 0 if done else 1
+
+
+def _folders(site: Site, dry: bool) -> list[str]:
+    """folders and markers"""
+    if not dry:
+        return init_folders(site.config, site.state)
+    wanted = []
+    for kind, folder in local_folders(site.config, site.state):
+        if _lacks(lambda k=kind, f=folder: check_marker(f, k, marker_site(site.config, k, site.state))):
+            wanted.append(f"{kind}: {folder}")
+    store = open_store(site.config)
+    if _lacks(lambda: store.check_marker("store", site.config.site)):
+        wanted.append(f"store: {store.where}")
+    return wanted
+
+
+def _lacks(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except StraxflowError:
+        return True
+    return False
+
+
+def _indexes(site: Site, dry: bool) -> list[str]:
+    """indexes of the run database"""
+    made = []
+    with connect(site.config) as db:
+        for keys in indexes.missing(db, site.campaign):
+            if not dry:
+                indexes.create(db, keys)
+            made.append(f"index: {indexes.describe(keys)} in {db.runs.full_name}")
+    return made

@@ -1,0 +1,31 @@
+"""How a local job works on the run database alone; it needs no claim and leaves no attempt."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from straxflow import config as settings
+from straxflow.batch import campaign_name, ensure_batch_id
+from straxflow.errors import StraxflowError
+from straxflow.folders import check_folders
+from straxflow.invocation import Invocation
+from straxflow.receipts import State
+from straxflow.steps.job import log, log_to, say
+
+
+def run_local(snakemake: Any, work: Callable[[Any, Invocation], None]) -> None:
+    """Run work on the run database as a local Snakemake job; ends the process with 1 if it fails."""
+    log_to(Path(snakemake.log[0]))
+    try:
+        config = settings.load(snakemake.config)
+        campaign = campaign_name()
+        state = State(config.folders.state / campaign)
+        check_folders(config, state)
+        work(snakemake, Invocation(config, state, campaign, ensure_batch_id()))
+    except StraxflowError as error:
+        log.error("%s", error)
+        say(str(error))
+        sys.exit(1)
