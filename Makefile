@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
 PYTEST_ARGS ?=
 
-.PHONY: help setup setup-test demo test lint format bench bench-quick clean distclean
+.PHONY: help setup setup-test demo demo-stop test lint format bench bench-quick clean distclean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -18,6 +18,9 @@ setup-test:
 
 demo: setup  ## take some simulated runs through the whole workflow
 	@python -m straxflow.lab.demo
+
+demo-stop:  ## end the demo's run database and sshd
+	@python -m straxflow.lab.demo --stop
 
 test: setup-test lint  ## all checks and tests (PYTEST_ARGS="-k NAME" for some of them)
 	@python -m pytest $(PYTEST_ARGS)

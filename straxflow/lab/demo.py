@@ -174,7 +174,7 @@ def _next_steps(config: Config, state: State) -> str:
         "  straxflow --profile demo check            is everything in order?\n"
         f"  snakemake --profile demo runs/{run}/{product}/registered.json -R register\n"
         "                                            do one step of one run again\n"
-        "  python -m straxflow.lab.demo --stop       end the demo's run database and sshd"
+        "  make demo-stop                            end the demo's run database and sshd"
     )
 
 
