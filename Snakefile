@@ -31,6 +31,9 @@ localrules:
     release,
 
 
+workflow.localrules(*CONFIG.head_node)
+
+
 rule all:
     """Everything that the claimed runs need at this site (the default target)."""
     input:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -18,6 +19,9 @@ from straxflow.owner import Owner
 from straxflow.receipts import State, now
 
 Outcome = Literal["ok", "failed", "damaged", "retry", "claim lost", "killed"]
+
+STOPPED = "stopped by"
+RUNNING = "RUNNING"
 
 
 class Attempt(BaseModel):
@@ -90,6 +94,11 @@ class AttemptFile:
         self.attempt = self.attempt.model_copy(update={"ended": now(), "outcome": "killed", "reason": reason})
         self._write()
 
+    def explain(self, reason: str) -> None:
+        """Give an attempt that is complete a better reason."""
+        self.attempt = self.attempt.model_copy(update={"reason": reason})
+        self._write()
+
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, self.attempt.model_dump_json(indent=1).encode() + b"\n")
@@ -111,25 +120,30 @@ def all_of(state: State, run: str) -> Iterator[AttemptFile]:
 
 
 def complete_open(state: State, run: str, batch: str | None = None) -> list[Attempt]:
-    """Complete the attempts of a run that nobody will complete: their process is provably dead, or they belong to
-    `batch`, an invocation that has ended."""
+    """Complete the attempts of a run that nobody will complete: their process is provably dead, the batch system has
+    ended their job, or they belong to `batch`, an invocation that has ended. Those that a signal stopped get the
+    batch system's reason, as long as it still knows the job (Slurm: MinJobAge, 5 min by default)."""
     completed = []
     for file in all_of(state, run):
         attempt = file.attempt
-        if attempt.ended is not None:
+        stopped = attempt.ended is not None and (attempt.reason or "").startswith(STOPPED) and attempt.job_id
+        if attempt.ended is not None and not stopped:
             continue
-        dead = Owner.from_dict(attempt.owner).is_dead()
-        if dead or attempt.batch == batch:
-            verdict = batch_verdict(attempt.job_id) if attempt.job_id else None
-            if verdict == "RUNNING":
-                continue
-            file.complete(f"killed: {verdict}" if verdict else "killed: its process is gone without a word")
+        verdict = batch_verdict(attempt.job_id) if attempt.job_id else None
+        if verdict == RUNNING:
+            continue
+        if stopped:
+            if verdict:
+                file.explain(f"killed: {verdict}")
+        elif verdict or attempt.batch == batch or Owner.from_dict(attempt.owner).is_dead():
+            file.complete(f"killed: {verdict or 'its process is gone without a word'}")
             completed.append(file.attempt)
     return completed
 
 
 def batch_verdict(job_id: str) -> str | None:
-    """What Slurm says of a job: e.g. `TIMEOUT`, `OUT_OF_MEMORY`, `CANCELLED`; None if it does not know it."""
+    """What Slurm says of a job: `RUNNING`, or how it ended, e.g. `TIMEOUT (time limit 00:30:00)`, `OUT_OF_MEMORY
+    (it had 1000M)`, `CANCELLED`; None if Slurm is not here, does not answer or does not know the job any more."""
     if not shutil.which("scontrol"):
         return None
     try:
@@ -139,7 +153,26 @@ def batch_verdict(job_id: str) -> str | None:
     except subprocess.TimeoutExpired:
         return None
     fields = dict(part.split("=", 1) for part in shown.split() if "=" in part)
-    return fields.get("JobState")
+    state = fields.get("JobState")
+    if fields.get("Reason") == "TimeLimit":
+        state = "TIMEOUT"
+    elif state in ("FAILED", "OUT_OF_MEMORY") and _ran_out_of_memory(Path(fields.get("StdOut", "/dev/null"))):
+        state = "OUT_OF_MEMORY"
+    if state == "TIMEOUT":
+        return f"{state} (time limit {fields.get('TimeLimit')})"
+    if state == "OUT_OF_MEMORY":
+        memory = re.search(r"\bmem=(\w+)", shown)
+        return f"{state} (it had {memory[1] if memory else 'too little'})"
+    return RUNNING if state in ("CONFIGURING", "COMPLETING", "SUSPENDED") else state
+
+
+def _ran_out_of_memory(log: Path) -> bool:
+    # where memory is polled rather than limited by cgroups, the job is just FAILED; only slurmstepd's words tell why
+    try:
+        said = log.read_text(encoding="utf-8", errors="replace")[-20_000:]
+    except OSError:
+        return False
+    return bool(re.search(r"slurmstepd: error: .*(exceeded (job )?memory limit|oom.kill|OOM Killed)", said))
 
 
 def hopeless(state: State, run: str, product: str, step: str, batch: str) -> Attempt | None:

@@ -21,9 +21,9 @@ from straxflow.config import Config
 from straxflow.errors import RunDbError, StraxflowError
 from straxflow.fsio import write_atomic
 from straxflow.owner import Owner
-from straxflow.plan import standing
+from straxflow.plan import Standing, standing
 from straxflow.receipts import RunFacts, State, Transferred, write
-from straxflow.recheck import set_aside_stale
+from straxflow.recheck import find_stale, set_aside_stale
 from straxflow.rundb.claims import Claimed, Claimer
 from straxflow.rundb.client import RunDb, connect
 from straxflow.rundb.pending import candidates, malformed_numbers
@@ -63,6 +63,13 @@ class Invocation:
                     break
                 if self.available(candidate.run.id):
                     runs.append(candidate.run)
+        for run in runs:
+            try:
+                messages, _ = find_stale(self.config, self.state, run.id)
+            except StraxflowError as error:
+                messages = [str(error)]
+            for message in messages:
+                problem(f"run {run.id}: {message} (jobs that come of it are not shown)")
         return runs
 
     def claim_batch(self, output: Path) -> Batch:
@@ -79,6 +86,9 @@ class Invocation:
                 taken_up.append(one)
             except (StraxflowError, OSError) as error:
                 problems.append(f"run {one.run.id}: claimed but left alone: {error}")
+                with connect(self.config) as db:
+                    # by its receipts it may look done, though they could not be checked
+                    self._claimer(db).release(one.run.object_id, one.token, Standing("failed", str(error)))
         runs = [
             BatchRun(run=c.run.id, number=c.run.facts.number, mode=c.run.facts.mode, token=c.token) for c in taken_up
         ]

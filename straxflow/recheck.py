@@ -14,11 +14,21 @@ def set_aside_stale(config: Config, state: State, run: str) -> list[str]:
     """Set aside receipts whose data are gone; called for runs that are claimed, so mostly without receipts.
 
     Returns:
-        a message for each receipt that did not hold.
+        a message for each product that did not hold.
     """
-    if not state.run(run).is_dir():
-        return []
+    messages, receipts = find_stale(config, state, run)
+    for path in receipts:
+        if path.is_file():
+            path.rename(path.with_name(f"{path.name}.stale-{now():%Y%m%dT%H%M%S}"))
+    return messages
+
+
+def find_stale(config: Config, state: State, run: str) -> tuple[list[str], list[Path]]:
+    """Messages on what does not hold, and the receipts to set aside for it; reads only."""
     messages: list[str] = []
+    stale: list[Path] = []
+    if not state.run(run).is_dir():
+        return messages, stale
     store: Store | None = None
     for product in config.products:
         stored = state.find(run, product, Stored)
@@ -29,24 +39,23 @@ def set_aside_stale(config: Config, state: State, run: str) -> list[str]:
             gone = [f for f in stored.folders if not _holds(store, state, run, product, f)]
             if gone:
                 messages.append(f"{product} is not whole in the store ({', '.join(gone)}): it is stored again")
-                for model in (Stored, Registered):
-                    _set_aside(state.path(run, product, model))
-                _set_aside(state.released(run))
+                stale += [state.path(run, product, model) for model in (Stored, Registered)]
+                stale.append(state.released(run))
                 stored = None
         if made and not stored:
             missing = [t.folder for t in made.targets.values() if not (config.folders.staging / t.folder).is_dir()]
             if missing:
                 messages.append(f"{product} is not in staging ({', '.join(missing)}): it is made again")
-                for other in (Processed, Checksums):
-                    _set_aside(state.path(run, product, other))
+                stale += [state.path(run, product, model) for model in (Processed, Checksums)]
     needs_live = any(
-        p.source == LIVE and not state.path(run, name, Processed).is_file() for name, p in config.products.items()
+        p.source == LIVE and ((made := state.path(run, name, Processed)) in stale or not made.is_file())
+        for name, p in config.products.items()
     )
     transferred = state.path(run, LIVE, Transferred)
     if needs_live and transferred.is_file() and not (config.folders.live / run).is_dir():
         messages.append("its live data are gone: they are brought again")
-        _set_aside(transferred)
-    return messages
+        stale.append(transferred)
+    return messages, stale
 
 
 def _holds(store: Store, state: State, run: str, product: str, folder: str) -> bool:
@@ -59,7 +68,3 @@ def _holds(store: Store, state: State, run: str, product: str, folder: str) -> b
     odd = store.verify(folder, sums.manifest.below(folder), cold=False)
     return all(difference.path.endswith("-metadata.json") for difference in odd)
 
-
-def _set_aside(path: Path) -> None:
-    if path.is_file():
-        path.rename(path.with_name(f"{path.name}.stale-{now():%Y%m%dT%H%M%S}"))

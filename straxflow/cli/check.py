@@ -55,13 +55,13 @@ def show(verdict: Verdict) -> None:
     """One line, with what to do below it."""
     console = Console(highlight=False, soft_wrap=True)
     line = Text(f"{verdict.level:<8}", style=_COLOURS[verdict.level])
-    line.append(f"{verdict.part:<14}", style="bold")
+    line.append(f"{verdict.part:<16}", style="bold")
     line.append(_indented(verdict.text.splitlines()), style="default")
     if verdict.remedy:
-        line.append(f"\n{'':<22}-> {verdict.remedy}", style="default")
+        line.append(f"\n{'':<24}-> {verdict.remedy}", style="default")
     console.print(line)
     sys.stdout.flush()
 
 
 def _indented(lines: Iterable[str]) -> str:
-    return ("\n" + " " * 22).join(lines)
+    return ("\n" + " " * 24).join(lines)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from straxflow.cli.site import Site
 from straxflow.cli.verdict import Check, Verdict, failed, ok, warning
@@ -26,23 +29,28 @@ INIT = "straxflow init makes it, if the disk is mounted and the path right"
 
 def checks(site: Site) -> list[Check]:
     """A check for each local folder, and for the store."""
+    growth = Growth(site)
     found = [
-        Check(f"folder {kind}", lambda k=kind, f=folder: [_folder(site, k, f)])  # type: ignore[misc]
+        Check(f"folder {kind}", partial(_folder, site, growth, kind, folder))
         for kind, folder in local_folders(site.config, site.state)
     ]
-    return [*found, Check("store", lambda: _store(site), timeout_s=2 * REMOTE_S)]
+    return [*found, Check("store", partial(_store, site, growth), timeout_s=2 * REMOTE_S)]
 
 
-def _folder(site: Site, kind: str, folder: Path) -> Verdict:
+def _folder(site: Site, growth: Growth, kind: str, folder: Path) -> Iterator[Verdict]:
     part = f"folder {kind}"
     try:
         check_marker(folder, kind, marker_site(site.config, kind, site.state))
     except StraxflowError as error:
-        return failed(part, str(error), INIT)
-    return _room(part, str(folder), shutil.disk_usage(folder).free, _rate_on(site, folder), LITTLE_GB)
+        yield failed(part, str(error), INIT)
+        return
+    if not os.access(folder, os.W_OK | os.X_OK):
+        yield failed(part, f"{folder}: cannot be written by this user", "correct its owner or permissions")
+        return
+    yield _room(part, str(folder), shutil.disk_usage(folder).free, growth.on(folder), LITTLE_GB)
 
 
-def _store(site: Site) -> Iterator[Verdict]:
+def _store(site: Site, growth: Growth) -> Iterator[Verdict]:
     store = open_store(site.config)
     if isinstance(store, RemoteStore):
         store = replace(store, timeout_s=REMOTE_S, ssh_options=[*store.ssh_options, "-o", "ConnectTimeout=10"])
@@ -52,7 +60,7 @@ def _store(site: Site) -> Iterator[Verdict]:
         yield failed("store", str(error), INIT)
         return
     remote = site.config.store.ssh is not None
-    rate = growth(site).get("store", 0) if remote else _rate_on(site, site.config.store.folder)
+    rate = growth.by_kind()["store"] if remote else growth.on(site.config.store.folder)
     least = site.config.store.min_free_gb
     free = store.free_bytes()
     verdict = _room("store", store.where, free, rate, least)
@@ -72,15 +80,37 @@ def _room(part: str, where: str, free: int, rate: float, least_gb: float) -> Ver
     return ok(part, text)
 
 
-def _rate_on(site: Site, folder: Path) -> float:
-    """Bytes a day that come to stay on the file system of a folder."""
-    places = dict(local_folders(site.config, site.state))
-    if site.config.store.ssh is None:
-        places["store"] = site.config.store.folder
-    device = folder.stat().st_dev
-    return sum(
-        rate for kind, rate in growth(site).items() if kind in places and _device(places[kind]) == device
-    )
+class Growth:
+    """Bytes a day that came to stay, by the receipts of the last 7 days; read once, for all checks.
+
+    Counted from the first of them, but at least over one day, so that a site's first hour promises no flood.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._lock = Lock()
+        self._rates: dict[str, float] | None = None
+
+    def by_kind(self) -> dict[str, float]:
+        """By kind of folder."""
+        with self._lock:
+            if self._rates is None:
+                config, state = self._site.config, self._site.state
+                kept: list[tuple[str, type[Receipt]]] = [("store", Stored)]
+                if config.release.live == "keep" or "release" not in config.steps:
+                    kept.append((LIVE, Transferred))
+                if config.release.staging == "keep" or "release" not in config.steps:
+                    kept.append(("staging", Processed))
+                self._rates = {kind: _per_day(_recent(state, model)) for kind, model in kept}
+            return self._rates
+
+    def on(self, folder: Path) -> float:
+        """On the file system of a folder, all kinds together."""
+        places = dict(local_folders(self._site.config, self._site.state))
+        if self._site.config.store.ssh is None:
+            places["store"] = self._site.config.store.folder
+        device = _device(folder)
+        return sum(rate for kind, rate in self.by_kind().items() if kind in places and _device(places[kind]) == device)
 
 
 def _device(folder: Path) -> int | None:
@@ -88,20 +118,6 @@ def _device(folder: Path) -> int | None:
         return folder.stat().st_dev
     except OSError:
         return None
-
-
-def growth(site: Site) -> dict[str, float]:
-    """Bytes a day that came to stay in each kind of folder, by the receipts of the last 7 days.
-
-    Counted from the first of them, but at least over one day, so that a site's first hour promises no flood.
-    """
-    release = site.config.release
-    kept: list[tuple[str, type[Receipt]]] = [("store", Stored)]
-    if release.live == "keep" or "release" not in site.config.steps:
-        kept.append((LIVE, Transferred))
-    if release.staging == "keep" or "release" not in site.config.steps:
-        kept.append(("staging", Processed))
-    return {kind: _per_day(_recent(site.state, model)) for kind, model in kept}
 
 
 def _per_day(sizes: Iterable[tuple[datetime, int]]) -> float:

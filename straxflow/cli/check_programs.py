@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from straxflow.cli.site import Site
-from straxflow.cli.verdict import Check, Verdict, failed, ok, warning
+from straxflow.cli.verdict import Check, Verdict, failed, ok
 from straxflow.errors import StepFailed
 from straxflow.transport import ssh
 

@@ -90,5 +90,7 @@ def _modes(db: RunDb, config: Config) -> Verdict:
         parts.append(f"in no product's modes: {', '.join(bare)}")
     if parts:
         remedy = "if their runs are wanted, add them in the config"
-        return warning("run modes", f"runs of {len(left) + len(bare)} modes are not processed; {'; '.join(parts)}", remedy)
+        return warning(
+            "run modes", f"runs of {len(left) + len(bare)} modes are not processed; {'; '.join(parts)}", remedy
+        )
     return ok("run modes", f"a product for each of {len(modes)}: {', '.join(modes)}" if modes else "no runs yet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def checks(site: Site) -> list[Check]:
     if "process" not in site.config.steps:
         return []
     return [
-        Check("strax", lambda w=wanted: _context(site.config, w), timeout_s=2 * TIMEOUT_S + 10)  # type: ignore[misc]
+        Check("strax", partial(_context, site.config, wanted), timeout_s=2 * TIMEOUT_S + 10)
         for wanted in _contexts(site.config)
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from straxflow.cli import indexes
 from straxflow.cli.site import Site, open_site
@@ -39,10 +40,10 @@ def _folders(site: Site, dry: bool) -> list[str]:
         return init_folders(site.config, site.state)
     wanted = []
     for kind, folder in local_folders(site.config, site.state):
-        if _lacks(lambda k=kind, f=folder: check_marker(f, k, marker_site(site.config, k, site.state))):
+        if _lacks(partial(check_marker, folder, kind, marker_site(site.config, kind, site.state))):
             wanted.append(f"{kind}: {folder}")
     store = open_store(site.config)
-    if _lacks(lambda: store.check_marker("store", site.config.site)):
+    if _lacks(partial(store.check_marker, "store", site.config.site)):
         wanted.append(f"store: {store.where}")
     return wanted
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -28,13 +27,16 @@ _CONFIG_ENDINGS = (".yaml", ".yml", ".json")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
     arguments = _parser().parse_args(_config_files_apart(sys.argv[1:] if argv is None else argv))
-    # output into `head` or a closed pager ends the command, quietly
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if "campaign" in arguments:
         os.environ["STRAXFLOW_CAMPAIGN"] = arguments.campaign
     command = importlib.import_module(f"straxflow.cli.{arguments.command}")
     try:
         code: int = command.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # output into `head` or a closed pager; what the buffer still holds must not fail again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except StraxflowError as error:
         print(f"straxflow {arguments.command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
@@ -128,9 +130,7 @@ def _site_options() -> argparse.ArgumentParser:
         action="append",
         help="configuration files instead of those of the profile, later over earlier",
     )
-    group.add_argument(
-        "--campaign", metavar="NAME", help="the campaign (default: $STRAXFLOW_CAMPAIGN, or online)"
-    )
+    group.add_argument("--campaign", metavar="NAME", help="the campaign (default: $STRAXFLOW_CAMPAIGN, or online)")
     return options
 
 

@@ -1,4 +1,4 @@
-"""The documentation of the configuration, written by the model itself: JSON schema, Markdown and the config in effect."""
+"""What the model says of itself: JSON schema and Markdown reference; and the configuration in effect, as YAML."""
 
 from __future__ import annotations
 

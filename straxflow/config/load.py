@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from straxflow.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_FILE = Path("config/config.yaml")
+_USER = re.compile(r"//[^@]*@")
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -91,6 +93,10 @@ def load(settings: Mapping[str, Any], root: Path = ROOT, origin: str = "the conf
     if config.rundb.password_file:
         secret = root / config.rundb.password_file.expanduser()
         update["rundb"] = config.rundb.model_copy(update={"password_file": secret})
+    program, *words = config.strax.python
+    if "/" in program:
+        python = [str(root / Path(program).expanduser()), *words]
+        update["strax"] = config.strax.model_copy(update={"python": python})
     return config.model_copy(update=update)
 
 
@@ -136,7 +142,8 @@ def _explain(error: Any) -> list[str]:
         return [f"{path}: unknown key{_did_you_mean(str(error['loc'][-1]), known)}"]
     if kind == "missing":
         return [f"{path}: missing, and it has no default"]
-    found = "" if isinstance(error["input"], (dict, list)) else f" (found {error['input']!r})"
+    # the user part of an address may hold a password
+    found = "" if isinstance(error["input"], (dict, list)) else f" (found {_USER.sub('//***@', repr(error['input']))})"
     message = message.removeprefix("Value error, ")
     if not path:
         return str(message).splitlines()

@@ -113,7 +113,7 @@ def malformed_numbers(db: RunDb) -> list[str]:
 
 def _projection(campaign: str) -> dict[str, int]:
     fields = "number name start end mode detectors source tags daq_config rate processing_status"
-    return {**dict.fromkeys(fields.split(), 1), f"straxflow.{campaign}": 1}
+    return dict.fromkeys([*fields.split(), "straxflow"], 1)
 
 
 Found = tuple[int, Document, Document]

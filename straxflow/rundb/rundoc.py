@@ -85,6 +85,9 @@ def parse(document: Document, config: Config, campaign: str) -> Run:
     daq_config = document.get("daq_config") or {}
     if not isinstance(daq_config, Mapping):
         raise Malformed(f"{label}: daq_config: expected keys and values, found {type(daq_config).__name__}")
+    ours = document.get("straxflow", {})
+    if not isinstance(ours, Mapping) or not isinstance(ours.get(campaign, {}), Mapping):
+        raise Malformed(f"{label}: straxflow: expected keys and values by campaign, found {ours!r}")
     run_id = make_run_id(document, config, label)
     rate = document.get("rate")
     source = document.get("source")

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from straxflow import config as settings
-from straxflow.attempts import AttemptFile, Outcome, hopeless, outcome_of
+from straxflow.attempts import STOPPED, AttemptFile, Outcome, complete_open, hopeless, outcome_of
 from straxflow.batch import campaign_name, ensure_batch_id
 from straxflow.claimfile import Fence
 from straxflow.config import LIVE, Config
@@ -66,6 +66,8 @@ def run_job(snakemake: Any, step: Step) -> None:
         check_folders(config, state)
         fence = Fence.enter(state, run, batch)
         relative = str(snakemake.log[0])
+        # a retry follows at once, while the batch system still knows how the attempt before ended
+        complete_open(state, run)
         earlier = hopeless(state, run, product, step.name, batch)
         if earlier:
             log.info("not tried again in this invocation: it ended as '%s' before", earlier.outcome)
@@ -77,7 +79,7 @@ def run_job(snakemake: Any, step: Step) -> None:
         fence.check()
         write(Path(snakemake.output[0]), receipt)
     except Stopped as stopped:
-        _fail(attempt, "killed", f"stopped by {stopped} (time limit, cancelled, or interrupted)", 143)
+        _fail(attempt, "killed", f"{STOPPED} {stopped} (time limit, cancelled, or interrupted)", 143)
     except StraxflowError as error:
         log.error("%s", error)
         _fail(attempt, outcome_of(error), str(error), 1)

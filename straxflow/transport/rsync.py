@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from straxflow.digests import FileDigest
@@ -169,7 +170,8 @@ class Rsync:
                 names.seek(0)
                 extra = [*extra, "--files-from=-", "--from0"]
             argv = self._argv(extra, source, target)
-            self.log("+ " + " ".join(argv))
+            # ssh's options are the site's own affair: keys, jump hosts
+            self.log("+ " + " ".join("ssh" if before == "-e" else word for before, word in pairwise(["", *argv])))
             with running(argv, timeout_s, err, stdin=names) as child:
                 yield lines()
             err.seek(0)

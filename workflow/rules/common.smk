@@ -11,6 +11,7 @@ from snakemake.logging import logger
 
 from straxflow import config as settings
 from straxflow.errors import StraxflowError
+from straxflow.fsio import MARKER
 from straxflow.batch import JOB_PREFIX, campaign_name, ensure_batch_id
 from straxflow.receipts import State
 from straxflow.workflow import Flow, quiet_errors
@@ -23,12 +24,8 @@ with quiet_errors(WorkflowError):
     BATCH = ensure_batch_id()
     FLOW = Flow(CONFIG, STATE, campaign_name(), BATCH, logger)
 
-# a state folder that is not there (unmounted, not yet made) must not be made by snakemake
-WORKDIR = str(STATE.folder if STATE.folder.is_dir() else Path.cwd())
-
-if workflow.is_main_process and hasattr(workflow.executor_settings, "jobname_prefix"):
-    # names the batch jobs by invocation, so that a dead one's can be told and cancelled
-    workflow.executor_settings.jobname_prefix = JOB_PREFIX + BATCH
+# a state folder that is not there (unmounted, not yet made) must not be made or filled by snakemake
+WORKDIR = str(STATE.folder if (STATE.folder / MARKER).is_file() else Path.cwd())
 
 
 @contextmanager
@@ -82,7 +79,17 @@ def begin():
     """Claim the runs of explicitly named targets and keep the leases; an error here stops before any job."""
     with quiet_errors(WorkflowError):
         FLOW.begin([*workflow.dag_settings.targets, *workflow.dag_settings.forcerun])
+    name_batch_jobs()
     atexit.register(FLOW.finish)
+
+
+def name_batch_jobs():
+    """Name the Slurm jobs by invocation, so that a dead one's can be told and cancelled."""
+    # the executor is made after the Snakefile was read and takes its settings at once, so
+    # slurm-jobname-prefix comes too late here; it submits under this name, and asks by it
+    executor = workflow.scheduler._executor
+    if hasattr(executor, "run_uuid"):
+        executor.run_uuid = f"{JOB_PREFIX}{BATCH}_{executor.run_uuid}"
 
 
 def finish():

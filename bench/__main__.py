@@ -1,0 +1,64 @@
+"""Command line: python -m bench [--quick] [NAME...]."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import chain, memory, overhead, preview, report, transfer
+from bench.result import Result
+from bench.site import Lab, lab
+from straxflow.config.load import ROOT
+
+BENCHES: dict[str, Callable[[Lab, bool], Result]] = {
+    "transfer": transfer.bench,
+    "chain": chain.bench,
+    "preview": preview.bench,
+    "overhead": overhead.bench,
+    "memory": memory.bench,
+}
+PAGE = ROOT / "docs" / "performance.md"
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Speed and memory against plain tools.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(BENCHES)}")
+    parser.add_argument("--quick", action="store_true", help="small data, few repetitions; writes no page")
+    parser.add_argument("--page", type=Path, help=f"write the page there (default, if whole: {PAGE.relative_to(ROOT)})")
+    parser.add_argument("--folder", type=Path, help="work in this new folder; its disk is what is measured")
+    arguments = parser.parse_args(argv)
+    if unknown := [name for name in arguments.names if name not in BENCHES]:
+        parser.error(f"no bench {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benches; 0 even if a goal is missed, which the report says."""
+    arguments = parse(argv)
+    console = Console(highlight=False)
+    began = time.monotonic()
+    results = []
+    with lab(arguments.folder or ROOT / ".cache" / f"bench-{os.getpid()}") as parts:
+        for name in arguments.names or BENCHES:
+            start = time.monotonic()
+            results.append(BENCHES[name](parts, arguments.quick))
+            console.print(f"{name}: measured in {time.monotonic() - start:.0f} s")
+    report.show(console, results)
+    page = arguments.page or (None if arguments.quick or arguments.names else PAGE)
+    if page:
+        page.parent.mkdir(exist_ok=True)
+        given = ["--quick"] * arguments.quick + arguments.names
+        page.write_text(report.markdown(results, given, time.monotonic() - began))
+        console.print(f"written: {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""The results on the terminal and as docs/performance.md."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from bench.result import Judged, Result, Table
+
+PACKAGES = ("snakemake", "strax", "numpy", "numba", "pymongo", "pydantic", "xxhash")
+
+
+def verdict_line(results: Sequence[Result]) -> str:
+    """Say plainly which goals were missed."""
+    judged = [j for result in results for j in result.judged if j.verdict]
+    missed = [j for j in judged if j.verdict == "MISSED"]
+    if not missed:
+        return f"All {len(judged)} goals are met."
+    names = "; ".join(f"{j.what}: {j.figure}, the goal is {j.goal}" for j in missed)
+    return f"{len(missed)} of {len(judged)} goals MISSED: {names}."
+
+
+def show(console: Console, results: Sequence[Result]) -> None:
+    """Print all results."""
+    for result in results:
+        console.print(f"\n[bold]{result.name}[/bold]: {result.setting}")
+        for table in result.tables:
+            console.print(_rich(table))
+        for note in result.notes:
+            console.print(note, markup=False)
+    judged = [j for result in results for j in result.judged]
+    console.print(_rich(_summary(judged)))
+    console.print(verdict_line(results), markup=False)
+
+
+def markdown(results: Sequence[Result], arguments: Sequence[str], seconds: float) -> str:
+    """The text of docs/performance.md."""
+    called = " ".join(["python -m bench", *arguments])
+    parts = [
+        "# Performance",
+        f"Written by `{called}` on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, in {seconds:.0f} s. Cases and their "
+        "baselines were measured in turn in the same run; figures are medians, with the range in brackets. "
+        "A ratio is the median of the ratios of neighbouring repetitions.",
+        f"**{verdict_line(results)}**",
+        _markdown(_summary([j for result in results for j in result.judged])),
+        "## Machine and versions",
+        _markdown(Table("", ["", ""], [[name, value] for name, value in machine()])),
+    ]
+    for result in results:
+        parts += [f"## {result.name}", result.setting + "."]
+        for table in result.tables:
+            parts += [f"{table.title}:", _markdown(table)]
+        parts += result.notes
+    return "\n\n".join(parts) + "\n"
+
+
+def machine() -> list[tuple[str, str]]:
+    """What the figures depend on; no names of machines or people."""
+    cpu = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
+    memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())
+    cores = len(re.findall(r"^processor", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
+    facts = [
+        ("CPU", f"{cores} x {cpu[1] if cpu else platform.machine()}"),
+        ("memory", f"{int(memory[1]) / 1e6:.0f} GB" if memory else "unknown"),
+        ("kernel", platform.release()),
+        ("Python", platform.python_version()),
+        *((name, version(name)) for name in PACKAGES),
+        ("rsync", _first_line("rsync", "--version")),
+        ("ssh", _first_line("ssh", "-V")),
+    ]
+    return facts
+
+
+def _first_line(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stdout or done.stderr).splitlines()[0].strip()
+
+
+def _summary(judged: Sequence[Judged]) -> Table:
+    rows = [[j.what, j.figure, j.goal, j.verdict] for j in judged]
+    return Table("Goals", ["what", "measured", "goal", "verdict"], rows)
+
+
+def _rich(table: Table) -> RichTable:
+    shown = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold")
+    for i, column in enumerate(table.columns):
+        shown.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*row, style="red" if "MISSED" in row else None)
+    return shown
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)

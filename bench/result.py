@@ -1,0 +1,65 @@
+"""What a bench found: rows to compare, tables that explain, and whether the goal was met."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bench.measure import Series, ratio_of
+
+Verdict = Literal["met", "MISSED", ""]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a report; all cells are text already."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A figure with its goal, both in words, and how it stands."""
+
+    what: str
+    figure: str
+    goal: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Result:
+    """One bench: what was measured (`setting`), its figures, and tables."""
+
+    name: str
+    setting: str
+    judged: list[Judged]
+    tables: list[Table]
+    notes: list[str] = field(default_factory=list)
+
+
+def judge(what: str, value: float, limit: float | None, unit: str, spread: str = "") -> Judged:
+    """A figure against the most that it may be; None: only reported."""
+    figure = f"{value:.2f}{unit}{f' ({spread})' if spread else ''}"
+    if limit is None:
+        return Judged(what, figure, "", "")
+    return Judged(what, figure, f"at most {limit:g}{unit}", "met" if value <= limit else "MISSED")
+
+
+def compare(what: str, case: Series, baseline: Series, limit: float | None) -> Judged:
+    """Wall clock of a case by that of its baseline, repetition by repetition."""
+    pairs = [a.wall / b.wall for a, b in zip(case.samples, baseline.samples, strict=True)]
+    spread = f"{min(pairs):.2f} to {max(pairs):.2f}, n={len(pairs)}"
+    return judge(what, ratio_of(case, baseline), limit, "", spread)
+
+
+def times(title: str, series: list[Series]) -> Table:
+    """Wall clock and CPU of some cases."""
+    columns = ["case", "wall, s: median (range)", "CPU, s", "peak RSS of a process, MB"]
+    rows = [
+        [s.name, s.show(), s.show("cpu"), f"{max(x.peak_mb for x in s.samples):.0f}" if s.samples[0].peak_mb else ""]
+        for s in series
+    ]
+    return Table(title, columns, rows)

@@ -1,0 +1,189 @@
+"""`straxflow status`: the runs by state, then run by run."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from straxflow.cli.run_database import MOST, Seen, look
+from straxflow.cli.run_status import ENDED, RunStatus, Standings, as_json
+from straxflow.cli.site import Site, open_site
+from straxflow.config import LIVE
+from straxflow.folders import marker_site
+from straxflow.fsio import check_marker
+
+NEWEST = 30
+_COLOURS = {"done": "green", "reached": "green", "working": "cyan", "failed": "red", "damaged": "bold red"}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print how the runs stand."""
+    site = open_site(arguments)
+    # an unmounted disk must not look like a site without runs
+    check_marker(site.state.folder, "state", marker_site(site.config, "state", site.state))
+    named = [_run_id(site, name) for name in arguments.runs]
+    here = set(site.state.all_runs())
+    seen = look(site, [name for name in named if name not in here])
+    standings = Standings(site, seen.holders)
+    briefs = [standings.brief(name) for name in (named or here) if name in here]
+    briefs.sort(key=lambda status: (status.number, status.run), reverse=True)
+    shown = briefs if named or arguments.all or arguments.json else _chosen(briefs)
+    full = [
+        replace(
+            brief,
+            products=standings.products(brief.run, brief.mode),
+            attempts=standings.attempts(brief.run) if named else (),
+        )
+        for brief in shown
+    ]
+    unknown = [name for name in named if name not in here]
+    full += [_not_here(name, seen) for name in unknown]
+    waiting = [name for name in seen.pending if name not in here]
+    if arguments.json:
+        print(json.dumps(_json(site, briefs, full, seen, waiting), indent=1))
+    else:
+        _print(site, briefs, full, seen, waiting, bool(named))
+    return 1 if any(name not in seen.elsewhere for name in unknown) else 0
+
+
+def _run_id(site: Site, name: str) -> str:
+    """A run id as written, or from a bare number where the template takes no more than that."""
+    if name.isdigit() and "{name" not in site.config.run_id and "{mode" not in site.config.run_id:
+        return site.config.run_id.format(number=int(name), experiment=site.config.experiment)
+    return name
+
+
+def _chosen(briefs: Sequence[RunStatus]) -> list[RunStatus]:
+    """The newest, and those older ones that a person should see."""
+    older = [b for b in briefs[NEWEST:] if b.state not in (*ENDED, "pending")]
+    return [*briefs[:NEWEST], *older[:NEWEST]]
+
+
+def _not_here(run: str, seen: Seen) -> RunStatus:
+    if seen.problem:
+        return RunStatus(run, "not here", reason="and the run database does not answer")
+    if run not in seen.elsewhere:
+        return RunStatus(run, "unknown", reason="neither here nor in the run database")
+    status = seen.elsewhere[run]
+    return RunStatus(run, "not here", reason=f"in the run database{f' as {status}' if status else ''}")
+
+
+def _json(
+    site: Site, briefs: Sequence[RunStatus], full: Sequence[RunStatus], seen: Seen, waiting: Sequence[str]
+) -> dict[str, object]:
+    return {
+        "site": site.config.site,
+        "campaign": site.campaign,
+        "states": dict(Counter(b.state for b in briefs)),
+        "rundb": {"problem": seen.problem, "pending": len(seen.pending), "pending_not_here": list(waiting)},
+        "runs": [as_json(status) for status in full],
+    }
+
+
+def _print(
+    site: Site,
+    briefs: Sequence[RunStatus],
+    full: Sequence[RunStatus],
+    seen: Seen,
+    waiting: Sequence[str],
+    named: bool,
+) -> None:
+    terminal = sys.stdout.isatty()
+    # what is piped into grep or a file is never broken into several lines
+    width = shutil.get_terminal_size().columns if terminal else 10_000
+    text = io.StringIO()
+    console = Console(file=sys.stdout if terminal else text, width=width, highlight=False)
+    console.print(Text(_headline(site, briefs, seen, waiting)), soft_wrap=True)
+    if full:
+        console.print(_table(full))
+    if not named and len(full) < len(briefs):
+        console.print(Text(f"{len(briefs) - len(full)} older runs are not shown (--all, --json)"))
+    if named:
+        for status in full:
+            console.print(Text("\n".join(_history(status))), soft_wrap=True)
+    if not terminal:
+        print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+
+
+def _headline(site: Site, briefs: Sequence[RunStatus], seen: Seen, waiting: Sequence[str]) -> str:
+    counts = Counter(b.state for b in briefs)
+    told = ", ".join(f"{count} {state}" for state, count in counts.most_common()) or "no runs yet"
+    lines = [f"site {site.config.site}, campaign {site.campaign}: {told}"]
+    if seen.problem:
+        lines.append(f"told without the run database: {seen.problem}")
+    else:
+        more = " or more" if len(seen.pending) >= MOST else ""
+        lines.append(f"run database: {len(seen.pending)}{more} pending, {len(waiting)} of them not yet here")
+    return "\n".join(lines)
+
+
+def _table(statuses: Iterable[RunStatus]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("run", no_wrap=True)
+    table.add_column("mode", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    table.add_column("live", justify="right", no_wrap=True)
+    table.add_column("made", justify="right", no_wrap=True)
+    table.add_column("products", overflow="fold", ratio=2)
+    table.add_column("notes", overflow="fold", ratio=3)
+    for status in statuses:
+        live = sum(p.bytes for p in status.products if p.name == LIVE)
+        made = sum(p.bytes for p in status.products if p.name != LIVE)
+        table.add_row(
+            Text(status.run),
+            Text(status.mode),
+            Text(status.state, style=_COLOURS.get(status.state, "")),
+            _size(live),
+            _size(made),
+            Text(_reached(status)),
+            Text("; ".join(_notes(status))),
+        )
+    return table
+
+
+def _reached(status: RunStatus) -> str:
+    """Products by the furthest step they have reached."""
+    groups: dict[str, list[str]] = {}
+    for product in status.products:
+        groups.setdefault(product.reached or "not begun", []).append(product.name)
+    return "; ".join(f"{', '.join(names)}: {reached}" for reached, names in groups.items())
+
+
+def _notes(status: RunStatus) -> Iterable[str]:
+    if status.reason and status.state != "done":
+        yield " ".join(status.reason.split())
+    if status.log:
+        yield f"log {status.log}"
+    if status.holder and status.state not in ENDED:
+        yield f"claimed by {status.holder}"
+    for product in status.products:
+        yield from product.notes
+
+
+def _history(status: RunStatus) -> Iterable[str]:
+    if status.attempts:
+        yield f"\nrun {status.run}, attempts (UTC):"
+    for attempt in status.attempts:
+        took = f"{attempt.seconds:.1f} s" if attempt.seconds is not None else ""
+        where = f"{attempt.owner.get('host')}{f' job {attempt.job_id}' if attempt.job_id else ''}"
+        line = (
+            f"  {attempt.started:%F %T}  {attempt.product} {attempt.step}: {attempt.outcome or 'open'}  {took}  {where}"
+        )
+        yield f"{line}\n      {attempt.reason}\n      log {attempt.log}" if attempt.reason else line
+
+
+def _size(size: int) -> str:
+    if not size:
+        return ""
+    value, unit = (size / 1e9, "GB") if size >= 1e9 else (size / 1e6, "MB")
+    return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"

@@ -1,0 +1,227 @@
+"""kill -9 in the middle of each step, then a plain rerun at once: nothing lost, nothing double.
+
+A hook in the step's own process stops it at a chosen one of its changes to the disk, so that the kill hits that
+place each time.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from straxflow.lab.rundb_server import RunDbServer
+from straxflow.lab.sshd import Sshd
+from tests.site import Background, Site, descendants, wait_until
+
+STEPS = ("claim", "rundoc", "transfer", "register_live", "process", "checksum", "move_out", "register", "release")
+PRODUCT = {"raw": {"from": "live", "kind": "command", "command": "cp -r {source}/{run} {output}/data"}}
+
+HOOK = '''
+import atexit, os, signal, sys
+
+CHANGES = {"os.rename", "os.mkdir", "os.link", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"}
+script = next((w.split(".")[-2] for w in sys.orig_argv if "/.snakemake/scripts/" in w and w.endswith(".py")), None)
+folder = os.environ.get("TEST_FOLDER", "-")
+count = 0
+busy = False
+
+
+def note(event, args):
+    global count, busy
+    if busy:
+        return
+    if event == "open":
+        writes = isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    else:
+        writes = event in CHANGES
+    place = str(args[0]) if writes else ""
+    if not place.startswith(folder) or "/logs/" in place:
+        return
+    count += 1
+    if os.environ.get("TEST_STOP") == f"{script}:{count}":
+        busy = True
+        stopped = os.path.join(folder, "stopped")
+        with open(stopped + ".new", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename(stopped + ".new", stopped)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def tell():
+    global busy
+    busy = True
+    with open(os.path.join(folder, "counts", script), "w") as file:
+        file.write(str(count))
+
+
+if script and os.path.isdir(os.path.join(folder, "counts")):
+    sys.addaudithook(note)
+    atexit.register(tell)
+'''
+
+
+@pytest.fixture
+def site(tmp_path: Path, rundb_server: RunDbServer, sshd: Sshd) -> Iterator[Site]:
+    made = Site(tmp_path / "site", rundb_server, sshd, settings={"products": PRODUCT})
+    (made.folder / "hook").mkdir()
+    (made.folder / "hook" / "sitecustomize.py").write_text(HOOK)
+    (made.folder / "counts").mkdir()
+    yield made
+    made.close()
+
+
+def hooked(site: Site, stop: str = "") -> dict[str, str]:
+    return {"PYTHONPATH": str(site.folder / "hook"), "TEST_FOLDER": str(site.folder), "TEST_STOP": stop}
+
+
+def stopped_at(site: Site, running: Background) -> int:
+    """Wait until the hook stopped a step; its process."""
+    marker = site.folder / "stopped"
+    running.until(marker.exists)
+    pid = int(marker.read_text())
+    wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    marker.unlink()
+    return pid
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def reference(site: Site, number: int) -> tuple[dict[str, str], dict[str, int]]:
+    """What a run gives without any kill, and how many changes each step makes to the disk."""
+    site.take(number, size_mb=0.5)
+    result = site.snakemake(env=hooked(site))
+    assert result.code == 0, result.output
+    assert site.status(number) == "done"
+    counts = {path.name: int(path.read_text()) for path in (site.folder / "counts").iterdir()}
+    assert set(counts) == set(STEPS)
+    return run_data(site, number), counts
+
+
+def run_data(site: Site, number: int) -> dict[str, str]:
+    """Digests of a run's data in the store, without the run's number."""
+    run = f"{number:06d}"
+    return {name.replace(run, "RUN"): digest for name, digest in site.products().items() if name.startswith(run)}
+
+
+def check_whole(site: Site, number: int, data: dict[str, str]) -> None:
+    run = f"{number:06d}"
+    assert site.status(number) == "done"
+    assert run_data(site, number) == data
+    assert set(site.receipts(run)) == {
+        "run.json", "released.json", "live/transferred.json", "live/registered.json",
+        *(f"raw/{n}.json" for n in ("processed", "checksums", "stored", "registered")),
+    }  # fmt: skip
+    own = sorted(e["type"] for e in site.doc(number)["data"] if e["host"] == "testsite")
+    assert own == ["live", "raw"]
+    assert "claim" not in site.doc(number)["straxflow"]["online"]
+    assert site.scratch() == []
+    assert not [a for a in site.attempts(run) if a.ended is None]
+    outcomes = [(a.product, a.step) for a in site.attempts(run) if a.outcome == "ok"]
+    assert len(outcomes) == len(set(outcomes))
+    assert not any(p.name.startswith(run) for p in (site.folder / "staging").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["middle", "last"])
+def test_kill_all_in_each_step_one_after_another(site: Site, place: str) -> None:
+    site.take(2, size_mb=0.5)
+    plain = {n.relative_to(site.folder / "daq" / "000002"): n.read_bytes() for n in (site.folder / "daq/000002").rglob("*")
+             if n.is_file()}  # fmt: skip
+    site.runs.update_one({"number": 2}, {"$push": {"tags": {"name": "abandon"}}})
+    data, counts = reference(site, 1)
+    site.runs.update_one({"number": 2}, {"$set": {"tags": []}})
+    killed = []
+    for step in STEPS:
+        which = counts[step] if place == "last" else max(1, counts[step] // 2)
+        with site.background(env=hooked(site, f"{step}:{which}")) as running:
+            victim = stopped_at(site, running)
+            running.kill()
+            kill(victim)
+            killed.append(step)
+    final = site.snakemake(env=hooked(site))
+    assert final.code == 0, final.output
+    mine = run_data(site, 2)
+    assert set(mine) == {f"RUN-raw-{next(iter(data)).split('-')[2].split('/')[0]}/data/{name}" for name in plain}
+    check_whole(site, 2, mine)
+    for name, content in plain.items():
+        stored = next((site.folder / "store").glob("000002-raw-*")) / "data" / name
+        assert stored.read_bytes() == content
+    # the main process told what became of those that nobody else could
+    assert len([a for a in site.attempts("000002") if a.outcome == "killed"]) == len(killed) - 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["process", "move_out"])
+def test_an_orphan_of_a_killed_invocation_harms_nothing(site: Site, step: str) -> None:
+    """The main process is killed, its job lives on, slowly; the rerun overtakes it."""
+    _, counts = reference(site, 1)
+    site.take(2, size_mb=0.5)
+    with site.background(env=hooked(site, f"{step}:{counts[step] // 2}")) as running:
+        orphan = stopped_at(site, running)
+        running.kill()
+        rerun = site.snakemake(env=hooked(site))
+        assert rerun.code == 0, rerun.output
+        assert site.status(2) == "done"
+        data, document = run_data(site, 2), site.doc(2)
+        receipts = site.receipts("000002")
+        os.kill(orphan, signal.SIGCONT)
+        wait_until(lambda: not alive(orphan))
+    assert run_data(site, 2) == data
+    assert site.doc(2) == document
+    assert site.receipts("000002") == receipts
+    assert site.scratch() == []
+    assert not any(p.name.startswith("000002") for p in (site.folder / "staging").iterdir())
+    assert "claim lost" in [a.outcome for a in site.attempts("000002") if a.step == step]
+
+
+@pytest.mark.slow
+def test_kill_while_strax_runs(site: Site) -> None:
+    site.configure(products={"raw_records": {"from": "live"}})
+    site.take(1)
+    find = strax_of(site)
+    with site.background() as running:
+        strax = running.until(lambda: find(running.process.pid))
+        step = parent(strax)
+        running.kill()
+        kill(step)
+        # it must not write on behind the rerun's back
+        wait_until(lambda: not alive(strax), 5)
+    # a second blow, to strax alone: the profile's retry mends it
+    with site.background() as running:
+        kill(running.until(lambda: find(running.process.pid)))
+        result = running.wait()
+    assert result.code == 0, result.output
+    assert "killed by SIGKILL" in result.output
+    assert site.status(1) == "done"
+    assert [a.outcome for a in site.attempts("000001") if a.step == "process"] == ["killed", "failed", "ok"]
+    made = site.receipts("000001")["raw_records/processed.json"]
+    assert made["records_in"] == made["records_out"]
+    assert site.scratch() == []
+
+
+def strax_of(site: Site) -> Callable[[int], int | None]:
+    def find(main: int) -> int | None:
+        for pid in descendants(main):
+            with contextlib.suppress(OSError):
+                if b"straxflow.straxjob\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return pid
+        return None
+
+    return find
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
