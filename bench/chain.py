@@ -1,4 +1,4 @@
-"""The whole chain of one run, from the DAQ's disk to stored and registered, against a bare shell loop."""
+"""The whole chain of a run, from the DAQ's disk to stored and registered, against a bare shell loop."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import json
 import re
 import shutil
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from bench.measure import Sample, in_turn, run
-from bench.result import Goal, Result, comparison
-from bench.site import Lab, Site, make_site
+from bench.result import Result, compare, parts, times
+from bench.site import Lab, Site, job_seconds, make_site
 from straxflow.attempts import all_of
 from straxflow.config.load import ROOT
 from straxflow.lab.daq import Daq, RunPlan
-from straxflow.receipts import Stored, Transferred
+from straxflow.receipts import Transferred
 from straxflow.transport.ssh import command
 
-RUN = "000001"
+RUNS = ("000001", "000002", "000003", "000004")
 SIZE_MB, QUICK_MB = 500.0, 50.0
 REPETITIONS, QUICK_REPETITIONS = 5, 2
 GOAL = 1.15
@@ -27,46 +26,103 @@ HERE = Path(__file__).parent
 
 
 def bench(lab: Lab, quick: bool) -> Result:
-    """Measure both, in turn, and say where the difference goes."""
+    """Measure both in turn, for one run and for some, and say where the time of the single run goes."""
     size_mb = QUICK_MB if quick else SIZE_MB
-    daq = lab.folder / "daq"
-    document, summary = Daq(daq, None, "demo-daq").take(RunPlan(1, size_mb=size_mb))
-    parts: list[dict[str, float]] = []
-    bare_parts: list[dict[str, float]] = []
+    daq = Daq(lab.folder / "daq", None, "demo-daq")
+    documents = {}
+    for number, name in enumerate(RUNS[:2] if quick else RUNS, 1):
+        documents[name], summary = daq.take(RunPlan(number, size_mb=size_mb, seed=number))
+    cases = _Cases(lab, daq.folder, documents)
+    first, every = list(documents)[:1], list(documents)
+    # what is compiled and cached at the first use is not to be measured
+    cases.whole(first, "warm")
+    cases.bare(first, "warm")
+    cases.parts.clear()
+    cases.bare_parts.clear()
+    repetitions = QUICK_REPETITIONS if quick else REPETITIONS
+    one = in_turn(
+        {"straxflow": lambda i: cases.whole(first, f"one{i}"), "bare loop": lambda i: cases.bare(first, f"one{i}")},
+        repetitions,
+    )
+    where = [
+        parts("Where straxflow's time goes, one run", cases.parts),
+        parts("Where the bare loop's goes, one run", cases.bare_parts),
+    ]
+    many = in_turn(
+        {"straxflow": lambda i: cases.whole(every, f"all{i}"), "bare loop": lambda i: cases.bare(every, f"all{i}")},
+        max(repetitions // 2, 1),
+    )
+    n = len(every)
+    return Result(
+        "chain",
+        f"Runs of {summary.plain_bytes / 1e6:.0f} MB of records ({summary.disk_bytes / 1e6:.0f} MB on disk) to stored "
+        "and registered raw_records, by `snakemake --profile local`, against bench/bare_loop.sh (rsync --fsync, strax, "
+        "xxhsum, cp, sync), which checks nothing, reads nothing back and registers nothing",
+        [
+            compare("whole chain, one run, by bare loop", one["straxflow"], one["bare loop"], GOAL),
+            compare(f"whole chain, {n} runs at once, by bare loop", many["straxflow"], many["bare loop"], None),
+        ],
+        [times("One run", list(one.values())), times(f"{n} runs", list(many.values())), *where],
+        [
+            "Start-ups are a fixed cost of seconds, that of Snakemake and of one Python for each job: the ratio falls "
+            "with the size of the run and with the number of runs an invocation takes."
+        ],
+    )
 
-    def whole(i: int) -> Sample:
-        site = make_site(lab, f"chain{i}", daq)
-        lab.runs(site.name).insert_one(dict(document))
-        began = datetime.now().timestamp()
+
+class _Cases:
+    """Both ways to do the same runs."""
+
+    def __init__(self, lab: Lab, daq: Path, documents: dict[str, dict[str, Any]]) -> None:
+        self.lab, self.daq, self.documents = lab, daq, documents
+        self.parts: list[dict[str, float]] = []
+        self.bare_parts: list[dict[str, float]] = []
+
+    def whole(self, runs: list[str], name: str) -> Sample:
+        """The workflow, on a new site."""
+        site = make_site(self.lab, f"chain_{name}", self.daq)
+        self.lab.runs(site.name).insert_many([dict(self.documents[r]) for r in runs])
         sample = site.snakemake()
-        parts.append(where_it_goes(site, began, sample.wall))
+        if len(runs) == 1:
+            self.parts.append(where_it_goes(site, runs[0], sample))
         site.remove()
         return sample
 
-    def bare(i: int) -> Sample:
-        work = lab.folder / f"bare{i}"
+    def bare(self, runs: list[str], name: str) -> Sample:
+        """The shell loop, into a new folder."""
+        work = self.lab.folder / f"bare_{name}"
         work.mkdir()
-        facts = {"run": RUN, **document}
-        (work / "run.json").write_text(json.dumps(facts, default=lambda t: t.isoformat()))
-        arguments = [RUN, str(daq), str(work), sys.executable, *command(lab.sshd.ssh_options), "-l"]
-        user, _, host = lab.sshd.host.partition("@")
-        del host  # rsync gives it to ssh itself
-        sample = run([str(HERE / "bare_loop.sh"), *arguments, user], cwd=ROOT, log=work / "log")
-        lines = (work / "log").read_text().splitlines()
-        bare_parts.append({k: float(v) for k, v in (x.split() for x in lines if re.fullmatch(r"\w+ [\d.]+", x))})
+        for one in runs:
+            facts = json.dumps({"run": one, **self.documents[one]}, default=lambda t: t.isoformat())
+            (work / f"{one}.json").write_text(facts)
+        source, log = f"{self.lab.sshd.host}:{self.daq}", work / "log"
+        ssh = " ".join(command(self.lab.sshd.ssh_options))
+        sample = run([str(HERE / "bare_loop.sh"), source, str(work), sys.executable, ssh, *runs], cwd=ROOT, log=log)
+        if len(runs) == 1:
+            found = re.findall(r"^part (\w+) ([\d.]+)$", log.read_text(), re.MULTILINE)
+            self.bare_parts.append({part: float(seconds) for part, seconds in found})
         shutil.rmtree(work)
         return sample
 
-    # what is compiled and cached at the first use is not what is to be measured
-    whole(-1)
-    bare(-1)
-    parts.clear()
-    bare_parts.clear()
-    series = in_turn({"straxflow": whole, "bare loop": bare}, QUICK_REPETITIONS if quick else REPETITIONS)
-    return Result(
-        "chain",
-        f"One run of {summary.plain_bytes / 1e6:.0f} MB of records ({summary.disk_bytes / 1e6:.0f} MB on disk) to "
-        "raw_records",
-        [comparison("whole chain", series["straxflow"], series["bare loop"], Goal(GOAL))],
-        [_table("Where straxflow's time goes", parts), _table("The bare loop's", bare_parts)],
-    )
+
+def where_it_goes(site: Site, run: str, sample: Sample) -> dict[str, float]:
+    """Seconds of the parts of a chain, from benchmark files, receipts and attempts; they add up to its wall clock."""
+    jobs = job_seconds(site)
+    # it runs beside the process job
+    jobs.pop("register_live", None)
+    inside = {a.step: a.seconds or 0.0 for a in (file.attempt for file in all_of(site.state, run))}
+    received = site.state.get(run, "live", Transferred)
+    check = received.check.seconds if received.check else 0.0
+    found = {
+        "rsync, verified, flushed": received.seconds,
+        "live-data check": check,
+        "publication of the live copy": inside["transfer"] - received.seconds - check,
+        "process: strax, judged and published": inside["process"],
+        "checksum": inside["checksum"],
+        "move_out: copy, flush, read back": inside["move_out"],
+        "register": inside["register"],
+        "release: read back, drop": inside["release"],
+        "claim and rundoc jobs": jobs["claim"] + jobs["rundoc"],
+        "starts of the other jobs (Python, imports)": sum(jobs[step] - inside[step] for step in jobs if step in inside),
+    }
+    return {**found, "snakemake: start, DAG, scheduling, end": sample.wall - sum(found.values())}

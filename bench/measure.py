@@ -11,14 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+_TICKS = os.sysconf("SC_CLK_TCK")
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One measurement: wall clock and CPU of the process tree, s; peak resident memory of its largest process, MB."""
+    """One measurement: wall clock and CPU of the process tree, s, and of the command's own process alone."""
 
     wall: float
     cpu: float
-    peak_mb: float = 0.0
+    own_cpu: float = 0.0
 
 
 @dataclass
@@ -69,13 +71,15 @@ def run(
     began = time.perf_counter()
     with log.open("ab") as output:
         process = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-    _, status, usage = os.wait4(process.pid, 0)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     wall = time.perf_counter() - began
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         end = log.read_text(errors="replace")[-2000:] if log.is_file() else ""
         raise RuntimeError(f"{argv[0]} failed, exit {process.returncode}: {end}")
-    return Sample(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return Sample(wall, usage.ru_utime + usage.ru_stime, (int(fields[11]) + int(fields[12])) / _TICKS)
 
 
 def in_turn(cases: Mapping[str, Callable[[int], Sample]], repetitions: int) -> dict[str, Series]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Literal
 
 from bench.measure import Series, ratio_of
@@ -57,9 +58,11 @@ def compare(what: str, case: Series, baseline: Series, limit: float | None) -> J
 
 def times(title: str, series: list[Series]) -> Table:
     """Wall clock and CPU of some cases."""
-    columns = ["case", "wall, s: median (range)", "CPU, s", "peak RSS of a process, MB"]
-    rows = [
-        [s.name, s.show(), s.show("cpu"), f"{max(x.peak_mb for x in s.samples):.0f}" if s.samples[0].peak_mb else ""]
-        for s in series
-    ]
-    return Table(title, columns, rows)
+    columns = ["case", "wall, s: median (range)", "CPU, s: median (range)"]
+    return Table(title, columns, [[s.name, s.show(), s.show("cpu")] for s in series])
+
+
+def parts(title: str, measured: list[dict[str, float]]) -> Table:
+    """Medians of the parts of something, s, over its repetitions."""
+    rows = [[name, f"{median(one[name] for one in measured):.2f}"] for name in measured[0]]
+    return Table(title, ["part", "s"], rows)

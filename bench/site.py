@@ -109,3 +109,14 @@ def make_site(lab: Lab, name: str, daq: Path, changes: Document | None = None) -
     state = State(config.folders.state / "online")
     init_folders(config, state)
     return Site(lab, name, config, state, file)
+
+
+def job_seconds(site: Site) -> dict[str, float]:
+    """Wall clock of a run's jobs, by rule, as snakemake's benchmark files have it (several jobs of a rule: their sum)."""
+    names = {"live.register": "register_live", "live.transfer": "transfer"}
+    found: dict[str, float] = {}
+    for file in sorted((site.state.folder / "benchmarks").rglob("*.tsv")):
+        stem = file.stem
+        rule = "claim" if file.parent.name == "batches" else names.get(stem, stem.rpartition(".")[2])
+        found[rule] = found.get(rule, 0.0) + float(file.read_text().splitlines()[1].split("\t")[0])
+    return found

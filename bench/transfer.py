@@ -53,7 +53,15 @@ def _cases(lab: Lab, source: Path) -> dict[str, Callable[[int], Sample]]:
 
     def plain(_: int) -> Sample:
         try:
-            argv = ["rsync", "-a", "--fsync", "-e", shlex.join(command(ssh)), f"{lab.sshd.host}:{source}/", f"{target}/"]
+            argv = [
+                "rsync",
+                "-a",
+                "--fsync",
+                "-e",
+                shlex.join(command(ssh)),
+                f"{lab.sshd.host}:{source}/",
+                f"{target}/",
+            ]
             return run(argv)
         finally:
             shutil.rmtree(target)

@@ -44,6 +44,8 @@ class Attempt(BaseModel):
     seconds: float | None = None
     cpu_seconds: float | None = None
     peak_rss_mb: float | None = None
+    """Of the largest process of the step, MB; `own_peak_rss_mb` is that of the step's own process."""
+    own_peak_rss_mb: float | None = None
 
 
 class AttemptFile:
@@ -76,6 +78,7 @@ class AttemptFile:
         """Complete the attempt of this process."""
         ended = now()
         usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        own_peak = _own_peak_rss_mb()
         self.attempt = self.attempt.model_copy(
             update={
                 "ended": ended,
@@ -84,7 +87,8 @@ class AttemptFile:
                 "exit": exit_code,
                 "seconds": (ended - self.attempt.started).total_seconds(),
                 "cpu_seconds": sum(u.ru_utime + u.ru_stime for u in usage),
-                "peak_rss_mb": max(u.ru_maxrss for u in usage) / 1024,
+                "peak_rss_mb": max(own_peak, usage[1].ru_maxrss / 1024),
+                "own_peak_rss_mb": own_peak,
             }
         )
         self._write()
@@ -102,6 +106,12 @@ class AttemptFile:
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, self.attempt.model_dump_json(indent=1).encode() + b"\n")
+
+
+def _own_peak_rss_mb() -> float:
+    # not ru_maxrss of this process: it starts at the size of what forked it, which is snakemake
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def folder(state: State, run: str, product: str) -> Path:
@@ -163,7 +173,9 @@ def batch_verdict(job_id: str) -> str | None:
     if state == "OUT_OF_MEMORY":
         memory = re.search(r"\bmem=(\w+)", shown)
         return f"{state} (it had {memory[1] if memory else 'too little'})"
-    return RUNNING if state in ("CONFIGURING", "COMPLETING", "SUSPENDED") else state
+    if state in ("FAILED", "COMPLETED"):
+        return f"its process is gone without a word (Slurm: {state})"
+    return RUNNING if state in ("PENDING", "CONFIGURING", "COMPLETING", "SUSPENDED") else state
 
 
 def _ran_out_of_memory(log: Path) -> bool:
@@ -172,7 +184,7 @@ def _ran_out_of_memory(log: Path) -> bool:
         said = log.read_text(encoding="utf-8", errors="replace")[-20_000:]
     except OSError:
         return False
-    return bool(re.search(r"slurmstepd: error: .*(exceeded (job )?memory limit|oom.kill|OOM Killed)", said))
+    return bool(re.search(r"slurmstepd\S*: error: .*(exceeded (job )?memory limit|oom.kill|OOM Killed)", said))
 
 
 def hopeless(state: State, run: str, product: str, step: str, batch: str) -> Attempt | None:

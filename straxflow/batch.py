@@ -40,6 +40,11 @@ class Batch(BaseModel):
     problems: list[str] = []
 
 
+def batch_file(batch: str) -> str:
+    """Where the batch file stands in the state folder."""
+    return f"batches/{batch}.json"
+
+
 def campaign_name() -> str:
     """The campaign of this process: STRAXFLOW_CAMPAIGN, or `online`.
 

@@ -11,17 +11,17 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from straxflow import attempts, claimfile
-from straxflow.batch import JOB_PREFIX, OWNER, Batch, BatchRun, runs_in_targets
+from straxflow.batch import BATCH, JOB_PREFIX, OWNER, Batch, BatchRun, batch_file, runs_in_targets
 from straxflow.config import Config
 from straxflow.errors import RunDbError, StraxflowError
 from straxflow.fsio import write_atomic
 from straxflow.owner import Owner
-from straxflow.plan import Standing, standing
+from straxflow.plan import Standing, leaves, standing
 from straxflow.receipts import RunFacts, State, Transferred, write
 from straxflow.recheck import find_stale, set_aside_stale
 from straxflow.rundb.claims import Claimed, Claimer
@@ -31,6 +31,10 @@ from straxflow.rundb.rundoc import Malformed, Run, campaign_part, parse
 from straxflow.rundb.tunnel import Tunnel
 
 log = logging.getLogger(__name__)
+
+LOOK_S = 10.0
+"""How often the main process looks for runs that are finished, seconds."""
+
 
 @dataclass
 class Invocation:
@@ -43,6 +47,7 @@ class Invocation:
     _stop: threading.Event = field(default_factory=threading.Event)
     _keeper: threading.Thread | None = None
     _tunnel: Tunnel | None = None
+    _given_back: dict[str, str] = field(default_factory=dict)
 
     def _claimer(self, db: RunDb) -> Claimer:
         owner = Owner.from_token(os.environ.get(OWNER, "")) or Owner.current()
@@ -139,6 +144,18 @@ class Invocation:
             for message in set_aside_stale(self.config, self.state, run):
                 log.warning("run %s: %s", run, message)
 
+    def check_batch_is_new(self) -> None:
+        """A batch is worked on once; its id may be given again only to look at it.
+
+        Raises:
+            StraxflowError: if it was worked on before.
+        """
+        if (self.state.folder / batch_file(self.batch)).exists():
+            raise StraxflowError(
+                f"batch {self.batch} ({BATCH}) was worked on before; unset {BATCH}: a given one is for --report and "
+                "--summary"
+            )
+
     def open_tunnel(self) -> None:
         """Open the tunnel to the run database, if there is one, for this process and its local jobs."""
         if self.config.rundb.tunnel:
@@ -152,13 +169,35 @@ class Invocation:
         self._keeper.start()
 
     def _renew_loop(self) -> None:
-        while not self._stop.wait(self.config.claim.lease_s / 3):
+        renewed = time.monotonic()
+        while not self._stop.wait(min(self.config.claim.lease_s / 3, LOOK_S)):
+            finished = self._finished_runs()
+            due = time.monotonic() - renewed >= self.config.claim.lease_s / 3
+            if not (finished or due):
+                continue
             try:
                 with connect(self.config) as db:
                     self._claimer(db).renew()
-            except StraxflowError as error:
+                    renewed = time.monotonic()
+                    self._give_back(db, finished)
+            except (StraxflowError, OSError) as error:
                 # the lease bridges a database that is away for a while; the next round tries again
                 log.warning("leases not renewed: %s", error)
+
+    def _finished_runs(self) -> list[str]:
+        """Runs of the batch whose last receipts were all made under the present claim: nothing is left to do."""
+        try:
+            batch = Batch.model_validate_json((self.state.folder / batch_file(self.batch)).read_text(encoding="utf-8"))
+        except OSError:
+            return []  # not claimed yet, or only targets that a person named
+        finished = []
+        for one in batch.runs:
+            if one.run in self._given_back:
+                continue
+            last = [self.state.folder / leaf for leaf in leaves(self.config, one.run, one.mode)]
+            if all(p.is_file() and p.stat().st_mtime > batch.made.timestamp() for p in last):
+                finished.append(one.run)
+        return finished
 
     def finish(self, patience_s: float = 30) -> dict[str, str]:
         """Give all runs of this batch back, as done, failed or pending by their receipts; state by run."""
@@ -167,18 +206,18 @@ class Invocation:
         while True:
             try:
                 with connect(self.config) as db:
-                    states = self._release_all(db)
+                    self._give_back(db)
                 if self._tunnel:
                     self._tunnel.close()
-                return states
+                return self._given_back
             except RunDbError as error:
                 if time.monotonic() > deadline:
                     log.warning("claims not released: %s; they lapse by themselves, the receipts are safe", error)
-                    return {}
+                    return self._given_back
                 time.sleep(1)
 
-    def _release_all(self, db: RunDb) -> dict[str, str]:
-        states: dict[str, str] = {}
+    def _give_back(self, db: RunDb, only: Collection[str] | None = None) -> None:
+        """Release the runs that this batch holds (of these, if given) with the state that their receipts tell."""
         claimer = self._claimer(db)
         for document in claimer.held():
             part = campaign_part(document, self.campaign)
@@ -187,12 +226,13 @@ class Invocation:
             except Malformed as error:
                 log.warning("%s; its claim is left to lapse", error)
                 continue
+            if only is not None and run.id not in only:
+                continue
             attempts.complete_open(self.state, run.id, self.batch)
             began = claimfile.read(self.state, run.id)
             stands = standing(self.config, self.state, run.id, run.facts.mode, since=began.made if began else None)
             if claimer.release(run.object_id, int(part["token"]), stands):
-                states[run.id] = stands.state
-        return states
+                self._given_back[run.id] = stands.state
 
     def write_facts(self, run: str, output: Path) -> None:
         """Write run.json from the run document.

@@ -54,11 +54,12 @@ def _config(site: Site) -> Verdict:
 def show(verdict: Verdict) -> None:
     """One line, with what to do below it."""
     console = Console(highlight=False, soft_wrap=True)
-    line = Text(f"{verdict.level:<8}", style=_COLOURS[verdict.level])
+    line = Text()
+    line.append(f"{verdict.level:<8}", style=_COLOURS[verdict.level])
     line.append(f"{verdict.part:<16}", style="bold")
-    line.append(_indented(verdict.text.splitlines()), style="default")
+    line.append(_indented(verdict.text.splitlines()))
     if verdict.remedy:
-        line.append(f"\n{'':<24}-> {verdict.remedy}", style="default")
+        line.append(_indented(["", f"-> {verdict.remedy}"]))
     console.print(line)
     sys.stdout.flush()
 

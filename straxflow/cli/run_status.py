@@ -156,13 +156,15 @@ class Standings:
         )
 
     def _holder(self, run: str) -> tuple[Holder | None, datetime | None]:
+        if self.holders is not None and run not in self.holders:
+            return None, None
         try:
             claim = claimfile.read(self.site.state, run)
         except StraxflowError:
             claim = None
         since = claim.made if claim else None
         if self.holders is not None:
-            return self.holders.get(run), since
+            return self.holders[run], since
         if claim is None:
             return None, None
         owner = Owner.from_dict(claim.owner)

@@ -165,7 +165,11 @@ class Claimer:
             f"{self._ours}.claim.batch": self.batch,
             f"{self._ours}.token": token,
         }
-        return self.db.runs.update_one(guard, update).matched_count == 1
+        # a person who wrote `pending` meanwhile wants it looked at again, whatever became of it now
+        not_wanted = {"$nor": [{field: "pending"}, {f"{field}.status": "pending"}]}
+        if self.db.runs.update_one({**guard, **not_wanted}, update).matched_count:
+            return True
+        return self.db.runs.update_one(guard, {"$unset": {f"{self._ours}.claim": ""}}).matched_count == 1
 
     def _backoff(self, failures: int) -> float:
         return float(self.config.claim.backoff_s * random.uniform(0.5, 1.5) * 5 ** min(failures, 3))

@@ -12,7 +12,7 @@ from straxflow.digests import FileDigest, digest_file
 from straxflow.errors import Retryable, StepFailed
 from straxflow.fsio import fsync_folders, walk_files
 from straxflow.transport.rsync import PARTIAL, Item, Log, Place, Rsync
-from straxflow.transport.ssh import LostConnection
+from straxflow.transport.ssh import LostConnection, shared_connection
 
 Progress = Callable[[int], None]
 
@@ -119,8 +119,11 @@ def pull(
     deadline = time.monotonic() + timeout_s
     target.mkdir(exist_ok=True)
     left = retries
-    rsync = Rsync(source, rsync_args, ssh_options, idle_s, log)
-    with ThreadPoolExecutor(2, thread_name_prefix="hash") as pool:
+    with (
+        shared_connection(source.host, ssh_options) as options,
+        ThreadPoolExecutor(2, thread_name_prefix="hash") as pool,
+    ):
+        rsync = Rsync(source, rsync_args, options, idle_s, log)
         work = _Pull(rsync, target, pool, cold)
         repaired = False
         while True:

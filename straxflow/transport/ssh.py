@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from straxflow.errors import ConfigError, Retryable, StraxflowError
 from straxflow.transport.child import running
 
 CONNECT_S = 20
+# a master connection whose owner was killed ends by itself after this
+_PERSIST_S = 10
+# unix sockets' paths are short, and ssh adds to the name while it makes one
+_SOCKET_PATH_MAX = 80
 
 
 class LostConnection(Retryable):
@@ -45,6 +52,31 @@ def command(options: Sequence[str]) -> list[str]:
     for key, value in own.items():
         argv += ["-o", f"{key}={value}"]
     return argv
+
+
+@contextmanager
+def shared_connection(host: str | None, options: Sequence[str]) -> Iterator[list[str]]:
+    """Options with which all ssh commands in the block share one connection, made and closed on demand.
+
+    Each log-in costs 0.3 to 1 s. A connection that breaks is replaced by the next command's own; what the
+    site's options say of ControlMaster stands.
+    """
+    if not host:
+        yield [*options]
+        return
+    with tempfile.TemporaryDirectory(prefix="straxflow-") as folder:
+        socket = Path(folder, "ssh")
+        if len(str(socket)) > _SOCKET_PATH_MAX:
+            yield [*options]
+            return
+        own = {"ControlMaster": "auto", "ControlPath": str(socket), "ControlPersist": str(_PERSIST_S)}
+        shared = [*options, *(word for key, value in own.items() for word in ("-o", f"{key}={value}"))]
+        try:
+            yield shared
+        finally:
+            if socket.exists():
+                argv = [*command(shared), "-O", "exit", "--", host]
+                subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=CONNECT_S, check=False)
 
 
 def explain(host: str | None, stderr: str) -> StraxflowError | None:

@@ -122,7 +122,9 @@ def test_from_daq_to_registered_data_and_again(make_site: MakeSite) -> None:
 
 @pytest.mark.slow
 def test_a_remote_store_and_a_source_that_is_only_there(make_site: MakeSite, sshd: Sshd) -> None:
-    site = make_site(products={"raw_records": {"from": "live"}, "all": {"from": "raw_records", "targets": ["peaks", "events"]}})
+    site = make_site(
+        products={"raw_records": {"from": "live"}, "all": {"from": "raw_records", "targets": ["peaks", "events"]}}
+    )
     site.configure(
         store={"ssh": sshd.host, "ssh_options": sshd.ssh_options, "folder": str(site.folder / "far"), "hosts": ["far"]},
         release={"live": "drop"},

@@ -1,0 +1,342 @@
+"""Claims over the wire: each run is worked on by one invocation, whatever happens to the others."""
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from straxflow import claimfile
+from straxflow.batch import OWNER
+from straxflow.claimfile import Fence
+from straxflow.config import Config
+from straxflow.errors import ClaimLost, RunDbError
+from straxflow.invocation import Invocation
+from straxflow.lab.rundb_server import RunDbServer
+from straxflow.lab.sshd import Sshd
+from straxflow.owner import Owner
+from straxflow.plan import Standing
+from straxflow.rundb import entries
+from straxflow.rundb.claims import Claimed, Claimer
+from straxflow.rundb.client import connect
+from straxflow.rundb.pending import candidates
+from tests.site import QUICK_PRODUCTS, Site
+
+
+@pytest.fixture
+def site(tmp_path: Path, rundb_server: RunDbServer, sshd: Sshd) -> Iterator[Site]:
+    made = Site(tmp_path, rundb_server, sshd)
+    yield made
+    made.close()
+
+
+def dead_owner() -> Owner:
+    """Somebody of this boot who is gone."""
+    here = Owner.current()
+    return Owner(here.host, here.boot, here.pid, here.start - 1)
+
+
+def other_host() -> Owner:
+    """Somebody of whom only the lease can tell."""
+    here = Owner.current()
+    return Owner("elsewhere", here.boot, here.pid, here.start)
+
+
+def claim(config: Config, batch: str, owner: Owner) -> dict[str, int]:
+    """Claim what is pending; token by run."""
+    with connect(config) as db:
+        taken = Claimer(db, config, "online", batch, owner).claim_pending(lambda _: True, print)
+    return {one.run.id: one.token for one in taken}
+
+
+def _claim_some(files: list[Path], root: Path, batch: str, found: Any) -> None:
+    from straxflow.config import load_files
+
+    config = load_files(files, root)
+    mine = []
+    while got := claim(config, batch, Owner.current()):
+        mine += list(got)
+    found.put((batch, mine))
+
+
+def test_eight_processes_claim_each_run_once(site: Site) -> None:
+    for number in range(1, 301):
+        site.document(number)
+    site.configure(claim={"max_runs": 7})
+    context = multiprocessing.get_context("spawn")
+    found = context.Queue()
+    files = [site.root / "config" / "config.yaml"]
+    workers = [context.Process(target=_claim_some, args=(files, site.root, f"b{i}", found)) for i in range(8)]
+    for worker in workers:
+        worker.start()
+    claimed = dict(found.get(timeout=120) for _ in workers)
+    for worker in workers:
+        worker.join(30)
+    everything = [run for runs in claimed.values() for run in runs]
+    assert len(everything) == len(set(everything)) == 300
+    for batch, runs in claimed.items():
+        for run in runs[:5]:
+            part = site.doc(int(run))["straxflow"]["online"]
+            assert (part["claim"]["batch"], part["token"]) == (batch, 1)
+        assert sorted(runs[:7], reverse=True) == runs[:7]
+
+
+def test_a_dead_owners_claim_is_taken_at_once_a_live_ones_after_its_lease(site: Site) -> None:
+    site.configure(claim={"lease_s": 3})
+    config = site.config
+    site.document(1)
+    site.document(2)
+    assert claim(config, "first", dead_owner()) == {"000001": 1, "000002": 1}
+    assert claim(config, "second", other_host()) == {"000001": 2, "000002": 2}
+    assert claim(config, "third", Owner.current()) == {}
+    with connect(config) as db:
+        with pytest.raises(RunDbError, match=r"run 000001: invocation second works on it \(host elsewhere, pid \d+\)"):
+            Claimer(db, config, "online", "third", Owner.current()).claim_named("000001")
+        time.sleep(2)
+        assert Claimer(db, config, "online", "second", other_host()).renew() == 2
+        time.sleep(2)
+        # renewed, so still held though the first lease is over
+        assert claim(config, "third", Owner.current()) == {}
+        time.sleep(1.5)
+        assert claim(config, "third", Owner.current()) == {"000001": 3, "000002": 3}
+
+        # the second comes back to life: nothing that it does has an effect
+        before = site.dump_database()
+        stale = Claimer(db, config, "online", "second", other_host())
+        assert stale.renew() == 0
+        assert stale.held() == []
+        for state in ("done", "failed", "pending"):
+            assert not stale.release(site.doc(1)["_id"], 2, Standing(state))
+        entry = {"type": "raw", "host": "h", "location": "l"}
+        with pytest.raises(ClaimLost, match="taken over"):
+            entries.add(db, "online", 1, "second", 2, [entry])
+        with pytest.raises(ClaimLost, match="taken over"):
+            entries.retire(db, "online", 1, "second", 2, site.doc(1)["data"][0], "no")
+        assert site.dump_database() == before
+
+
+def test_a_stale_owner_publishes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config, state = site.config, site.state()
+    site.document(1)
+    monkeypatch.setenv(OWNER, dead_owner().token())
+    Invocation(config, state, "online", "first").claim_batch(tmp_path / "first.json")
+    fence = Fence.enter(state, "000001", "first")
+    fence.check()
+    monkeypatch.setenv(OWNER, Owner.current().token())
+    assert [r.run for r in Invocation(config, state, "online", "second").claim_batch(tmp_path / "b.json").runs] == [
+        "000001"
+    ]
+    with pytest.raises(ClaimLost, match="taken over by invocation second"):
+        fence.check()
+    with pytest.raises(ClaimLost, match="claimed by invocation second"):
+        Fence.enter(state, "000001", "first")
+    # the first one writes its claim file late: the later claim's stays
+    with pytest.raises(ClaimLost, match="claimed again"):
+        claimfile.write(state, claimfile.ClaimFile(run="000001", token=1, batch="first", owner={}))
+    Fence.enter(state, "000001", "second").check()
+
+
+def test_an_entry_is_written_once(site: Site) -> None:
+    config = site.config
+    site.document(1)
+    token = claim(config, "mine", Owner.current())["000001"]
+    wanted = [{"type": t, "host": "here", "location": f"/store/{t}", "n": 1} for t in ("peaks", "events")]
+    with connect(config) as db:
+        first = entries.add(db, "online", 1, "mine", token, wanted)
+        again = entries.add(db, "online", 1, "mine", token, [{**e, "n": 2} for e in wanted])
+        assert first == again == wanted
+        assert site.doc(1)["data"][1:] == wanted
+        entries.retire(db, "online", 1, "mine", token, wanted[0], "gone")
+        entries.retire(db, "online", 1, "mine", token, wanted[0], "gone")
+    assert [e["type"] for e in site.doc(1)["data"]] == ["live", "events"]
+    assert [e["type"] for e in site.doc(1)["deleted_data"]] == ["peaks"]
+
+
+@pytest.mark.slow
+def test_two_invocations_at_once_share_the_runs(site: Site) -> None:
+    for number in range(1, 5):
+        site.take(number, "led", 0.5)
+    site.configure(claim={"max_runs": 2}, products={"raw": QUICK_PRODUCTS["raw"]})
+    with site.background() as one, site.background() as other:
+        results = one.wait(), other.wait()
+    assert [r.code for r in results] == [0, 0], results
+    assert [site.status(n) for n in range(1, 5)] == ["done"] * 4
+    for number in range(1, 5):
+        done = site.attempts(f"{number:06d}")
+        assert len({a.batch for a in done}) == 1
+        assert len({(a.product, a.step) for a in done}) == len(done) == 7
+        assert len(site.doc(number)["data"]) == 3
+    assert len({a.batch for n in range(1, 5) for a in site.attempts(f"{n:06d}")}) == 2
+    assert site.scratch() == []
+
+
+@pytest.mark.slow
+def test_naming_a_run_that_another_holds_is_refused(site: Site) -> None:
+    site.take(1, "led", 0.5)
+    go = site.folder / "go"
+    waits = f"sh -c 'until test -e {go}; do sleep 0.1; done; cp -r {{source}}/{{run}} {{output}}/data'"
+    # so long a lease that no renewal shows
+    site.configure(products={"raw": {"from": "live", "kind": "command", "command": waits}}, claim={"lease_s": 600})
+    with site.background() as holder:
+        holder.until(lambda: any(a.step == "process" for a in site.attempts("000001")))
+        before = site.dump_database()
+        refused = site.snakemake("runs/000001/raw/processed.json")
+        assert refused.code != 0
+        assert "run 000001: invocation " in refused.output
+        assert f"works on it (host {Owner.current().host}, pid {holder.process.pid})" in refused.output
+        assert refused.jobs == []
+        assert "Traceback" not in refused.output
+        other = site.snakemake()
+        assert (other.code, other.jobs) == (0, [])
+        assert site.dump_database() == before
+        go.touch()
+        result = holder.wait()
+    assert result.code == 0, result.output
+    assert site.status(1) == "done"
+    assert {a.outcome for a in site.attempts("000001")} == {"ok"}
+
+
+# --- any order of claim, renewal, release, expiry and death ------------------------------------------------
+
+BATCHES = st.sampled_from(["a", "b", "c"])
+RUNS = st.sampled_from([1, 2])
+
+
+class ClaimMachine(RuleBasedStateMachine):
+    """A model of who holds which run, against the real thing."""
+
+    site: Site
+
+    @initialize()
+    def begin(self) -> None:
+        self.site.runs.delete_many({})
+        for number in (1, 2):
+            self.site.document(number)
+        self.holder: dict[int, tuple[str, int]] = {}
+        self.tokens = {1: 0, 2: 0}
+        self.claimable = {1, 2}
+        self.old: list[tuple[int, str, int]] = []
+        self.dead: set[str] = set()
+
+    def claimer(self, db: Any, batch: str) -> Claimer:
+        return Claimer(db, self.site.config, "online", batch, dead_owner() if batch in self.dead else other_host())
+
+    def _took(self, batch: str, claimed: list[Claimed]) -> None:
+        for one in claimed:
+            number = one.run.facts.number
+            assert one.token == self.tokens[number] + 1
+            before = self.holder.get(number)
+            assert one.taken_from == (before[0] if before else None)
+            if before:
+                self.old.append((number, *before))
+            self.tokens[number] = one.token
+            self.holder[number] = (batch, one.token)
+            self.claimable.discard(number)
+
+    def free(self) -> set[int]:
+        lapsed = {n for n, (_, token) in self.holder.items() if (n, token) in self.lapsed}
+        return (self.claimable - set(self.holder)) | lapsed
+
+    @property
+    def lapsed(self) -> set[tuple[int, int]]:
+        """Claims whose owner is dead or whose lease is over, as the database tells it."""
+        found = set()
+        for number in self.holder:
+            part = self.site.doc(number)["straxflow"]["online"]
+            if part["claim"]["lease_s"] == 0 or Owner.from_dict(part["claim"]["owner"]).is_dead():
+                found.add((number, part["token"]))
+        return found
+
+    @rule(batch=BATCHES)
+    def claim_pending(self, batch: str) -> None:
+        free = self.free()
+        with connect(self.site.config) as db:
+            claimed = self.claimer(db, batch).claim_pending(lambda _: True, print)
+        assert {one.run.facts.number for one in claimed} == free
+        self._took(batch, claimed)
+
+    @rule(batch=BATCHES, number=RUNS)
+    def claim_named(self, batch: str, number: int) -> None:
+        held = number in self.holder and number not in self.free()
+        with connect(self.site.config) as db:
+            try:
+                one = self.claimer(db, batch).claim_named(f"{number:06d}")
+            except RunDbError:
+                assert held
+                return
+        assert not held
+        self._took(batch, [one])
+
+    @rule(number=RUNS)
+    def lease_is_over(self, number: int) -> None:
+        if number in self.holder:
+            self.site.runs.update_one({"number": number}, {"$set": {"straxflow.online.claim.lease_s": 0}})
+
+    @rule(batch=BATCHES)
+    def batch_dies(self, batch: str) -> None:
+        self.site.runs.update_many(
+            {"straxflow.online.claim.batch": batch}, {"$set": {"straxflow.online.claim.owner": dead_owner().as_dict()}}
+        )
+
+    @rule(batch=BATCHES)
+    def renew(self, batch: str) -> None:
+        with connect(self.site.config) as db:
+            assert self.claimer(db, batch).renew() == sum(b == batch for b, _ in self.holder.values())
+
+    @rule(number=RUNS, state=st.sampled_from(["done", "failed", "damaged", "pending", "reached"]))
+    def release(self, number: int, state: Any) -> None:
+        if number not in self.holder:
+            return
+        batch, token = self.holder.pop(number)
+        with connect(self.site.config) as db:
+            assert self.claimer(db, batch).release(self.site.doc(number)["_id"], token, self.standing(state))
+        self.old.append((number, batch, token))
+        # without backoff a failed run is due at once
+        self.claimable.discard(number)
+        if state in ("pending", "failed"):
+            self.claimable.add(number)
+
+    def standing(self, state: Any) -> Standing:
+        return Standing(state, "reached " + " ".join(self.site.config.steps) if state == "reached" else None)
+
+    @rule(which=st.integers(0, 20))
+    def late_release(self, which: int) -> None:
+        if self.old:
+            number, batch, token = self.old[which % len(self.old)]
+            with connect(self.site.config) as db:
+                assert not self.claimer(db, batch).release(self.site.doc(number)["_id"], token, Standing("done"))
+
+    @rule(number=RUNS)
+    def wanted_by_a_person(self, number: int) -> None:
+        self.site.runs.update_one({"number": number}, {"$set": {"processing_status": "pending"}})
+        self.claimable.add(number)
+
+    @invariant()
+    def database_says_the_same(self) -> None:
+        if not hasattr(self, "holder"):
+            return
+        for number in (1, 2):
+            part = self.site.doc(number).get("straxflow", {}).get("online", {})
+            claim = part.get("claim")
+            assert (claim and (claim["batch"], part["token"])) == self.holder.get(number)
+            assert part.get("token", 0) == self.tokens[number]
+        with connect(self.site.config) as db:
+            seen = {c.run.facts.number for c in candidates(db, self.site.config, "online")}
+        assert seen == self.free()
+
+
+@pytest.mark.slow
+def test_any_order_of_events_leaves_one_holder(site: Site) -> None:
+    site.configure(claim={"max_failures": 1000, "lease_s": 600})
+    ClaimMachine.site = site
+    run_state_machine_as_test(
+        ClaimMachine,
+        settings=settings(
+            max_examples=12, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

@@ -1,0 +1,222 @@
+"""snakemake --profile stoomboot on a private Slurm: whole chains, and what happens when jobs or the main die."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from straxflow.lab.rundb_server import RunDbServer
+from straxflow.lab.slurm import Slurm
+from straxflow.lab.sshd import Sshd
+from tests.site import ROOT, Site, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+
+STRAX = {"raw_records": {"from": "live"}, "peaks": {"from": "raw_records"}}
+GROUPS = ["process=run_{run}", "checksum=run_{run}", "move_out=run_{run}"]
+SMALL = {"mem_mb": 500, "runtime_min": 1}
+
+# what goes wrong in the first attempt of a run, by its number; any later attempt copies its source
+FAULTY = """
+import pathlib, shutil, sys, time
+run, source, output, flags = sys.argv[1:]
+flag = pathlib.Path(flags, run)
+if not flag.exists():
+    flag.write_text("begun")
+    if run == "000003":
+        hog = bytearray(900_000_000)
+        hog[::4096] = b"x" * len(hog[::4096])
+    if run != "000004":
+        time.sleep(200)
+shutil.copytree(pathlib.Path(source, run), pathlib.Path(output, "data"))
+"""
+
+
+# loaded by every Python of a batch job: notes what it connects to
+WATCH = """
+import os, sys
+def note(text):
+    with open({file!r}, "a") as file:
+        file.write(text + chr(10))
+def watch(event, args):
+    if event == "socket.connect" and isinstance(args[1], tuple):
+        note("connects to port " + str(args[1][1]))
+if os.environ.get("SLURM_JOB_ID"):
+    note("job " + os.environ["SLURM_JOB_ID"])
+    sys.addaudithook(watch)
+"""
+
+
+class Cluster:
+    """A deployment whose snakemake finds the private Slurm, and what that Slurm says of its jobs."""
+
+    def __init__(self, site: Site, slurm: Slurm) -> None:
+        self.site = site
+        self.slurm = slurm
+        path = f"{slurm.folder}/bin:{ROOT}/.venv/bin:{os.environ['PATH']}:/usr/sbin:/sbin"
+        self.env = {"SLURM_CONF": slurm.env["SLURM_CONF"], "PATH": path}
+
+    def profile(self, **settings: Any) -> None:
+        """Put a changed copy of the profile `stoomboot` in its place."""
+        merged = yaml.safe_load((ROOT / "stoomboot/config.yaml").read_text()) | settings
+        (self.site.root / "stoomboot").unlink()
+        (self.site.root / "stoomboot").mkdir()
+        (self.site.root / "stoomboot/config.yaml").write_text(yaml.safe_dump(merged))
+
+    def jobs(self) -> list[dict[str, str]]:
+        """This deployment's jobs, oldest first, with the fields of scontrol."""
+        shown = self.run("scontrol", "-o", "show", "job")
+        jobs = [dict(part.split("=", 1) for part in line.split() if "=" in part) for line in shown.splitlines()]
+        return [job for job in jobs if job.get("WorkDir", "").startswith(str(self.site.folder))]
+
+    def run(self, *words: str) -> str:
+        """What a Slurm command says."""
+        done = subprocess.run(words, env=os.environ | self.env, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def job_of(self, rule: str, run: str, attempt: int = 0) -> dict[str, str]:
+        """The job of an attempt of a rule on a run."""
+        return [j for j in self.jobs() if j.get("Comment", "").startswith(f"rule_{rule}_wildcards_{run}")][attempt]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, rundb_server: RunDbServer, sshd: Sshd, slurm: Slurm) -> Iterator[Cluster]:
+    site = Site(tmp_path, rundb_server, sshd, profile="stoomboot")
+    made = Cluster(site, slurm)
+    yield made
+    ids = [job["JobId"] for job in made.jobs() if job["JobState"] in ("RUNNING", "PENDING")]
+    if ids:
+        made.run("scancel", "--signal=KILL", "--full", *ids)
+        made.run("scancel", *ids)
+    site.close()
+
+
+def check_done(site: Site, number: int, products: int) -> None:
+    """A run that is done, each product of it once: in its document, and in the store."""
+    run = f"{number:06d}"
+    assert site.status(number) == "done", site.doc(number).get("processing_status")
+    entries = [entry["type"] for entry in site.doc(number)["data"] if entry["host"] == "testsite"]
+    assert len(entries) == len(set(entries)) == products + 1, entries
+    stored = [path.name for path in (site.folder / "store").glob(f"{run}-*")]
+    assert len(stored) == products, stored
+    assert (site.state().run(run) / "released.json").is_file()
+
+
+def test_previews_then_brings_whole_runs_in_as_one_job_each_without_the_database(cluster: Cluster) -> None:
+    site = cluster.site
+    site.configure(products=STRAX)
+    cluster.profile(groups=GROUPS, config={"head_node": ["transfer"]})
+    for number in (1, 2):
+        site.take(number)
+    seen, hooks = site.folder / "seen", site.folder / "hooks"
+    hooks.mkdir()
+    (hooks / "sitecustomize.py").write_text(WATCH.format(file=str(seen)))
+    documents, files = site.dump_database(), site.dump_files()
+    preview = site.snakemake("-n", env=cluster.env)
+    assert preview.code == 0, preview.output
+    previewed = re.findall(r"runs/(\d+)/(\w+)/processed.json\n\s+log: ", preview.output)
+    assert sorted(previewed) == [(f"{n:06d}", product) for n in (1, 2) for product in sorted(STRAX)]
+    assert site.dump_database() == documents
+    assert site.dump_files() == files
+    assert cluster.jobs() == []
+
+    result = site.snakemake(env=cluster.env | {"PYTHONPATH": str(hooks)})
+    assert result.code == 0, result.output
+    jobs = cluster.jobs()
+    assert len(jobs) == 2, jobs  # the transfers ran here
+    noted = set(seen.read_text().splitlines())
+    assert {f"job {job['JobId']}" for job in jobs} <= noted
+    assert f"connects to port {site.rundb.port}" not in noted  # only the main process asks the run database
+    for number in (1, 2):
+        check_done(site, number, products=2)
+        run = f"{number:06d}"
+        tries = site.attempts(run)
+        assert all(a.outcome == "ok" for a in tries)
+        ids = {step: {a.job_id for a in tries if a.step == step} for step in ("transfer", "process", "move_out")}
+        assert ids["transfer"] == {None}
+        assert ids["process"] == ids["move_out"]
+        assert len(ids["process"]) == 1
+        (batch,) = {a.batch for a in tries}
+        job = next(j for j in jobs if j["JobId"] in ids["process"])
+        assert job["JobName"].startswith(f"straxflow_{batch}_")
+        assert f"run_{run}" in job["StdOut"]
+
+
+def test_killed_timed_out_and_over_memory_jobs_are_retried_with_more_and_reported(cluster: Cluster) -> None:
+    site = cluster.site
+    script, flags = site.folder / "faulty.py", site.folder / "flags"
+    script.write_text(FAULTY)
+    flags.mkdir()
+    command = f"python {script} {{run}} {{source}} {{output}} {flags}"
+    site.configure(
+        products={"copy": {"from": "live", "kind": "command", "command": command, "resources": SMALL}},
+        resources={step: {"mem_mb": 500} for step in ("transfer", "checksum", "move_out")},
+    )
+    for number in (1, 2, 3, 4):
+        site.take(number, size_mb=1.0)
+    with site.background(env=cluster.env) as main:
+        for run in ("000001", "000002", "000003"):
+            main.until((flags / run).exists, 90)
+        cluster.run("scancel", cluster.job_of("process", "000001")["JobId"])
+        # Slurm counts time limits in minutes: move the end of this one's nearer
+        end = (datetime.now() + timedelta(seconds=2)).strftime("%Y-%m-%dT%H:%M:%S")
+        cluster.run("scontrol", "update", f"jobid={cluster.job_of('process', '000002')['JobId']}", f"EndTime={end}")
+        result = main.wait(180)
+    assert result.code == 0, result.output
+    for number in (1, 2, 3, 4):
+        check_done(site, number, products=1)
+    assert len(cluster.jobs()) == 4 * 4 + 3
+    for number, state, reason in (
+        (1, "CANCELLED", "killed: CANCELLED"),
+        (2, "TIMEOUT", "killed: TIMEOUT (time limit 00:01:00)"),
+        (3, None, "killed: OUT_OF_MEMORY (it had 500M)"),
+    ):
+        run = f"{number:06d}"
+        first, second = (cluster.job_of("process", run, attempt) for attempt in (0, 1))
+        assert state in (None, first["JobState"])
+        assert (first["TimeLimit"], second["TimeLimit"]) == ("00:01:00", "00:02:00")
+        assert "mem=500M" in first["TRES"] and "mem=1000M" in second["TRES"]
+        tries = [a for a in site.attempts(run) if a.step == "process"]
+        assert [(a.outcome, a.job_id) for a in tries] == [("killed", first["JobId"]), ("ok", second["JobId"])]
+        assert tries[0].reason == reason
+
+
+def test_takes_over_at_once_from_a_killed_main_process(cluster: Cluster) -> None:
+    site = cluster.site
+    script, flags = site.folder / "faulty.py", site.folder / "flags"
+    script.write_text(FAULTY)
+    flags.mkdir()
+    command = f"python {script} {{run}} {{source}} {{output}} {flags}"
+    site.configure(products={"copy": {"from": "live", "kind": "command", "command": command, "resources": SMALL}})
+    cluster.profile(groups=GROUPS, config={"head_node": ["transfer"]})
+    for number in (1, 2):
+        site.take(number, size_mb=1.0)
+    with site.background(env=cluster.env) as main:
+        main.until(lambda: (flags / "000001").exists() and (flags / "000002").exists(), 90)
+        main.kill()
+        left = {job["JobId"] for job in cluster.jobs() if job["JobState"] == "RUNNING"}
+        assert len(left) == 2
+        began = time.monotonic()
+        with site.background(env=cluster.env) as second:
+            ended = ("CANCELLED", "COMPLETING")
+            second.until(lambda: all(j["JobState"] in ended for j in cluster.jobs() if j["JobId"] in left), 30)
+            assert time.monotonic() - began < 30
+            result = second.wait(150)
+    assert result.code == 0, result.output
+    for number in (1, 2):
+        check_done(site, number, products=1)
+        tries = [a for a in site.attempts(f"{number:06d}") if a.step == "process"]
+        assert [a.outcome for a in tries] == ["killed", "ok"]
+        assert tries[0].reason is not None and tries[0].reason.startswith("killed")
+    assert len(cluster.jobs()) == 4
+    assert site.scratch() == [] or wait_until(lambda: site.scratch() == [], 5)

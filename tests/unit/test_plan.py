@@ -1,0 +1,115 @@
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from straxflow.attempts import AttemptFile
+from straxflow.config import STEPS, Config
+from straxflow.plan import leaves, standing
+from straxflow.receipts import State, now
+
+RUN = "000001"
+
+
+def config(**changes: Any) -> Config:
+    settings = {
+        "site": "here",
+        "folders": {name: f"/nowhere/{name}" for name in ("state", "live", "staging")},
+        "store": {"folder": "/nowhere/store"},
+        "daq": {"host": "daq", "folder": "/nowhere/daq"},
+        "runs": {"min_run_number": 1},
+        "strax": {"context": "a:b"},
+        "products": {
+            "events": {"from": "raw", "modes": {"exclude": ["led*"]}},
+            "raw": {"from": "live"},
+            "led": {"from": "raw", "modes": {"include": ["led*"]}},
+            "late": {"from": "events"},
+        },
+    }
+    return Config.model_validate(settings | changes)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (STEPS, ["released.json"]),
+        (STEPS[:5], ["live/registered.json", "raw/registered.json", "events/registered.json", "late/registered.json"]),
+        (STEPS[:1], ["live/registered.json"]),
+        (STEPS[:2], ["live/registered.json", "raw/processed.json", "events/processed.json", "late/processed.json"]),
+        (STEPS[1:4], ["raw/stored.json", "events/stored.json", "late/stored.json"]),
+    ],
+)
+def test_what_a_run_ends_in(steps: tuple[str, ...], expected: list[str]) -> None:
+    assert leaves(config(steps=list(steps)), RUN, "background") == [f"runs/{RUN}/{name}" for name in expected]
+
+
+def test_a_product_is_made_with_its_source_only() -> None:
+    assert config().products_for("led_long") == ["raw", "led"]
+    assert config().products_for("background") == ["raw", "events", "late"]
+
+
+def complete(state: State, names: list[str]) -> None:
+    for name in names:
+        path = state.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+
+
+def test_all_receipts_are_done_or_reached_whatever_the_attempts_say(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    some = config(steps=["transfer", "process"])
+    complete(state, leaves(some, RUN, "background"))
+    AttemptFile.start(state, RUN, "raw", "process", "b", "logs/x").end("failed", "x", 1)
+    found = standing(some, state, RUN, "background")
+    assert (found.state, found.reason) == ("reached", "reached transfer process")
+    assert standing(config(), state, RUN, "background").state == "failed"
+    complete(state, leaves(config(), RUN, "background"))
+    assert standing(config(), state, RUN, "background").state == "done"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        ([], "pending"),
+        (["ok"], "pending"),
+        (["failed", "ok"], "pending"),
+        (["ok", "failed"], "failed"),
+        (["killed"], "failed"),
+        (["retry"], "waiting"),
+        (["failed", "damaged"], "damaged"),
+        (["claim lost"], "pending"),
+    ],
+)
+def test_attempts_tell_why_receipts_are_missing(tmp_path: Path, outcomes: list[Any], expected: str) -> None:
+    state = State(tmp_path)
+    for outcome in outcomes:
+        AttemptFile.start(state, RUN, "raw", "process", "b", "logs/x").end(outcome, "words", 1)
+    found = standing(config(), state, RUN, "background")
+    assert found.state == expected
+    if expected in ("failed", "damaged", "waiting"):
+        assert (found.reason, found.log) == ("process of raw: words", "logs/x")
+
+
+def test_the_worst_of_several_products_counts(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    for product, outcome in (("raw", "retry"), ("events", "failed"), ("led", "damaged")):
+        AttemptFile.start(state, RUN, product, "process", "b", "logs/x").end(outcome, "words", 1)  # type: ignore[arg-type]
+    assert standing(config(), state, RUN, "background").reason == "process of led: words"
+
+
+def test_attempts_of_earlier_claims_do_not_count(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    AttemptFile.start(state, RUN, "raw", "process", "b", "logs/x").end("failed", "words", 1)
+    assert standing(config(), state, RUN, "background", since=now() + timedelta(seconds=1)).state == "pending"
+    assert standing(config(), state, RUN, "background", since=now() - timedelta(seconds=60)).state == "failed"
+
+
+@given(st.lists(st.sampled_from(["ok", "failed", "damaged", "retry", "killed", "claim lost"]), max_size=4))
+def test_a_run_is_done_only_by_its_receipts(tmp_path_factory: pytest.TempPathFactory, outcomes: list[Any]) -> None:
+    state = State(tmp_path_factory.mktemp("state"))
+    for outcome in outcomes:
+        AttemptFile.start(state, RUN, "raw", "process", "b", "logs/x").end(outcome, "words", 1)
+    assert standing(config(), state, RUN, "background").state not in ("done", "reached")
