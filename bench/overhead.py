@@ -26,8 +26,8 @@ def bench(lab: Lab, quick: bool) -> Result:
     idle = site.snakemake()
     return Result(
         "overhead",
-        f"{count} runs of {SIZE_MB:g} MB, `cp` as their one product, eight jobs a run (run document, transfer, process, "
-        "checksum, move_out, register, register_live, release), two at a time",
+        f"{count} runs of {SIZE_MB:g} MB, `cp` as their one product, eight jobs a run (run document, transfer, "
+        "process, checksum, move_out, register, register_live, release), two at a time",
         [
             judge("main process CPU a run (start and end apart)", _per_run(sample, idle, count), None, " s"),
             judge("CPU of all processes a run", (sample.cpu - idle.cpu) / count, None, " s"),

@@ -112,7 +112,7 @@ def make_site(lab: Lab, name: str, daq: Path, changes: Document | None = None) -
 
 
 def job_seconds(site: Site) -> dict[str, float]:
-    """Wall clock of a run's jobs, by rule, as snakemake's benchmark files have it (several jobs of a rule: their sum)."""
+    """Wall clock of the jobs by rule, from snakemake's benchmark files; several jobs of a rule are added up."""
     names = {"live.register": "register_live", "live.transfer": "transfer"}
     found: dict[str, float] = {}
     for file in sorted((site.state.folder / "benchmarks").rglob("*.tsv")):

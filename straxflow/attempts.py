@@ -13,14 +13,14 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from straxflow.errors import ClaimLost, Damaged, NotComplete, StraxflowError
+from straxflow.errors import ClaimLost, Damaged, Retryable, StraxflowError
 from straxflow.fsio import write_atomic
 from straxflow.owner import Owner
 from straxflow.receipts import State, now
 
-Outcome = Literal["ok", "failed", "damaged", "retry", "claim lost", "killed"]
+Outcome = Literal["ok", "failed", "damaged", "retry", "stopped", "claim lost", "killed"]
+"""`retry` and `stopped` (by a signal: Ctrl-C, scancel) are not held against the run."""
 
-STOPPED = "stopped by"
 RUNNING = "RUNNING"
 
 
@@ -99,8 +99,8 @@ class AttemptFile:
         self._write()
 
     def explain(self, reason: str) -> None:
-        """Give an attempt that is complete a better reason."""
-        self.attempt = self.attempt.model_copy(update={"reason": reason})
+        """Say of an attempt that a signal stopped that its batch job was killed, and why."""
+        self.attempt = self.attempt.model_copy(update={"outcome": "killed", "reason": reason})
         self._write()
 
     def _write(self) -> None:
@@ -136,7 +136,7 @@ def complete_open(state: State, run: str, batch: str | None = None) -> list[Atte
     completed = []
     for file in all_of(state, run):
         attempt = file.attempt
-        stopped = attempt.ended is not None and (attempt.reason or "").startswith(STOPPED) and attempt.job_id
+        stopped = attempt.outcome == "stopped" and attempt.job_id
         if attempt.ended is not None and not stopped:
             continue
         verdict = batch_verdict(attempt.job_id) if attempt.job_id else None
@@ -200,7 +200,7 @@ def outcome_of(error: BaseException) -> Outcome:
     """How an attempt that ended in this error is filed."""
     table: list[tuple[type[StraxflowError], Outcome]] = [
         (ClaimLost, "claim lost"),
-        (NotComplete, "retry"),
+        (Retryable, "retry"),
         (Damaged, "damaged"),
     ]
     return next((outcome for kind, outcome in table if isinstance(error, kind)), "failed")

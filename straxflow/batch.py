@@ -16,6 +16,8 @@ from straxflow.receipts import now
 BATCH = "STRAXFLOW_BATCH"
 OWNER = "STRAXFLOW_OWNER"
 CAMPAIGN = "STRAXFLOW_CAMPAIGN"
+KEPT = "STRAXFLOW_KEPT"
+"""The batch whose leases a main process renews; its checkpoint claims for no other."""
 JOB_PREFIX = "straxflow_"
 
 

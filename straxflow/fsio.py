@@ -192,7 +192,7 @@ def judge_marker(where: str, content: bytes | None, kind: str, site: str) -> Non
     if content is None:
         raise StepFailed(
             f"{where}: has no identity marker {MARKER}: is the disk mounted? Expected the {kind} of site "
-            f"{site}; if the folder is new, mark it once (straxflow mark)"
+            f"{site}; if the folder is new, mark it once (straxflow init)"
         )
     try:
         found = json.loads(content)

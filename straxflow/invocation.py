@@ -5,6 +5,7 @@ Lives in snakemake's main process; the claim checkpoint, a child of it, acts in 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -16,18 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from straxflow import attempts, claimfile
-from straxflow.batch import BATCH, JOB_PREFIX, OWNER, Batch, BatchRun, batch_file, runs_in_targets
+from straxflow.batch import BATCH, JOB_PREFIX, KEPT, OWNER, Batch, BatchRun, batch_file, runs_in_targets
 from straxflow.config import Config
 from straxflow.errors import RunDbError, StraxflowError
 from straxflow.fsio import write_atomic
 from straxflow.owner import Owner
-from straxflow.plan import Standing, leaves, standing
+from straxflow.plan import Standing, final_receipts, receipts_of, standing
 from straxflow.receipts import RunFacts, State, Transferred, write
 from straxflow.recheck import find_stale, set_aside_stale
 from straxflow.rundb.claims import Claimed, Claimer
 from straxflow.rundb.client import RunDb, connect
-from straxflow.rundb.pending import candidates, malformed_numbers
-from straxflow.rundb.rundoc import Malformed, Run, campaign_part, parse
+from straxflow.rundb.pending import candidates, malformed_numbers, readable
+from straxflow.rundb.rundoc import Run, parse
 from straxflow.rundb.tunnel import Tunnel
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,10 @@ class Invocation:
 
     def claim_batch(self, output: Path) -> Batch:
         """Claim pending runs and write the batch file and the claim files."""
+        if os.environ.get(KEPT) != self.batch:
+            raise StraxflowError(
+                "nobody would renew the claims: snakemake was started without its hooks; leave --no-hooks out"
+            )
         problems: list[str] = []
         with connect(self.config) as db:
             problems += malformed_numbers(db)
@@ -91,8 +96,8 @@ class Invocation:
                 taken_up.append(one)
             except (StraxflowError, OSError) as error:
                 problems.append(f"run {one.run.id}: claimed but left alone: {error}")
-                with connect(self.config) as db:
-                    # by its receipts it may look done, though they could not be checked
+                # by its receipts it may look done, though they could not be checked
+                with contextlib.suppress(RunDbError), connect(self.config) as db:
                     self._claimer(db).release(one.run.object_id, one.token, Standing("failed", str(error)))
         runs = [
             BatchRun(run=c.run.id, number=c.run.facts.number, mode=c.run.facts.mode, token=c.token) for c in taken_up
@@ -119,8 +124,7 @@ class Invocation:
                     claimed.append(claimer.claim_named(run))
             except RunDbError:
                 for one in claimed:
-                    stands = standing(self.config, self.state, one.run.id, one.run.facts.mode)
-                    claimer.release(one.run.object_id, one.token, stands)
+                    claimer.undo(one.run.object_id, one.token)
                 raise
         self._stop_dead(claimed)
         for one in claimed:
@@ -165,24 +169,25 @@ class Invocation:
 
     def keep(self) -> None:
         """Renew the leases from a thread, every third of the lease, until `finish`."""
+        os.environ[KEPT] = self.batch
         self._keeper = threading.Thread(target=self._renew_loop, name="straxflow-leases", daemon=True)
         self._keeper.start()
 
     def _renew_loop(self) -> None:
         renewed = time.monotonic()
         while not self._stop.wait(min(self.config.claim.lease_s / 3, LOOK_S)):
-            finished = self._finished_runs()
-            due = time.monotonic() - renewed >= self.config.claim.lease_s / 3
-            if not (finished or due):
-                continue
             try:
+                finished = self._finished_runs()
+                due = time.monotonic() - renewed >= self.config.claim.lease_s / 3
+                if not (finished or due):
+                    continue
                 with connect(self.config) as db:
                     self._claimer(db).renew()
                     renewed = time.monotonic()
                     self._give_back(db, finished)
-            except (StraxflowError, OSError) as error:
+            except Exception as error:  # whatever happens, the leases of live work must not lapse
                 # the lease bridges a database that is away for a while; the next round tries again
-                log.warning("leases not renewed: %s", error)
+                log.warning("leases not renewed: %s: %s", type(error).__name__, error)
 
     def _finished_runs(self) -> list[str]:
         """Runs of the batch whose last receipts were all made under the present claim: nothing is left to do."""
@@ -194,8 +199,9 @@ class Invocation:
         for one in batch.runs:
             if one.run in self._given_back:
                 continue
-            last = [self.state.folder / leaf for leaf in leaves(self.config, one.run, one.mode)]
-            if all(p.is_file() and p.stat().st_mtime > batch.made.timestamp() for p in last):
+            all_ = [self.state.folder / r for r in receipts_of(self.config, one.run, one.mode)]
+            last = [self.state.folder / r for r in final_receipts(self.config, one.run, one.mode)]
+            if all(p.is_file() for p in all_) and all(p.stat().st_mtime > batch.made.timestamp() for p in last):
                 finished.append(one.run)
         return finished
 
@@ -205,6 +211,7 @@ class Invocation:
         deadline = time.monotonic() + patience_s
         while True:
             try:
+                cancel_batch_jobs(self.batch)
                 with connect(self.config) as db:
                     self._give_back(db)
                 if self._tunnel:
@@ -219,20 +226,28 @@ class Invocation:
     def _give_back(self, db: RunDb, only: Collection[str] | None = None) -> None:
         """Release the runs that this batch holds (of these, if given) with the state that their receipts tell."""
         claimer = self._claimer(db)
-        for document in claimer.held():
-            part = campaign_part(document, self.campaign)
-            try:
-                run = parse(document, self.config, self.campaign)
-            except Malformed as error:
-                log.warning("%s; its claim is left to lapse", error)
-                continue
+        for run in readable(claimer.held(), self.config, self.campaign, log.warning):
+            part = run.campaign(self.campaign)
             if only is not None and run.id not in only:
                 continue
-            attempts.complete_open(self.state, run.id, self.batch)
-            began = claimfile.read(self.state, run.id)
-            stands = standing(self.config, self.state, run.id, run.facts.mode, since=began.made if began else None)
+            try:
+                stands = self._standing(run, int(part["token"]))
+            except (StraxflowError, OSError) as error:
+                stands = Standing("failed", str(error))
             if claimer.release(run.object_id, int(part["token"]), stands):
                 self._given_back[run.id] = stands.state
+
+    def _standing(self, run: Run, token: int) -> Standing:
+        """How a run stands after this invocation's work on it."""
+        attempts.complete_open(self.state, run.id, self.batch)
+        claim = claimfile.read(self.state, run.id)
+        if claim is None or claim.token != token:
+            return Standing("pending")  # claimed, but never taken up
+        stands = standing(self.config, self.state, run.id, run.facts.mode, since=claim.made)
+        tried = any(f.attempt.batch == self.batch for f in attempts.all_of(self.state, run.id))
+        if stands.state == "pending" and not tried:
+            return Standing("waiting", "none of its jobs could be started; see snakemake's own log")
+        return stands
 
     def write_facts(self, run: str, output: Path) -> None:
         """Write run.json from the run document.
@@ -254,7 +269,7 @@ class Invocation:
 
 
 def cancel_batch_jobs(batch: str) -> None:
-    """Cancel what a dead invocation left in Slurm: its jobs carry its batch in their names."""
+    """Cancel what an invocation that has ended left in Slurm: its jobs carry its batch in their names."""
     if not shutil.which("squeue"):
         return
     try:
@@ -266,9 +281,8 @@ def cancel_batch_jobs(batch: str) -> None:
         rows = (line.split(maxsplit=1) for line in listed.splitlines())
         jobs = [row[0] for row in rows if len(row) == 2 and row[1].startswith(prefix)]
         if jobs:
-            log.warning("cancelling %d batch jobs of the dead invocation %s", len(jobs), batch)
+            log.warning("cancelling %d batch jobs that invocation %s left", len(jobs), batch)
             subprocess.run(["scancel", *jobs], timeout=60, check=True, capture_output=True)
     except (subprocess.SubprocessError, OSError) as error:
         # the fence makes leftover jobs harmless; cancelling them only saves their time
         log.warning("batch jobs of %s could not be cancelled: %s", batch, error)
-

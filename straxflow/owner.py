@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import uuid
@@ -25,6 +26,28 @@ def process_start(pid: int) -> int | None:
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
+def this_host() -> str:
+    """The host's name, with what tells machines and containers of one name apart."""
+    try:
+        machine = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except OSError:
+        machine = ""
+    space = Path("/proc/self/ns/pid").readlink()
+    mark = hashlib.sha256(f"{machine} {space}".encode()).hexdigest()[:6]
+    return f"{socket.gethostname().replace('~', '_')}+{mark}"
+
+
+def process_is_gone(pid: int) -> bool:
+    """Whether there is provably no such process; one that hides from us is not gone."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return process_start(pid) is None and Path(f"/proc/{pid}").exists()
+
+
 @dataclass(frozen=True)
 class Owner:
     """A process on a host in a boot. Its start tells it from a later one with the same pid."""
@@ -38,7 +61,7 @@ class Owner:
     def current(cls) -> Self:
         """This process."""
         pid = os.getpid()
-        return cls(socket.gethostname(), boot_id(), pid, process_start(pid) or 0)
+        return cls(this_host(), boot_id(), pid, process_start(pid) or 0)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
@@ -54,15 +77,17 @@ class Owner:
         return asdict(self)
 
     def is_dead(self) -> bool:
-        """True only if provably dead: same host, and another boot or no such process any more."""
-        if self.host != socket.gethostname():
+        """True only if provably dead: same host (and container), and another boot or no such process any more."""
+        if self.host != this_host():
             return False
-        return self.boot != boot_id() or process_start(self.pid) != self.start
+        if self.boot != boot_id() or process_is_gone(self.pid):
+            return True
+        start = process_start(self.pid)
+        return start is not None and start != self.start
 
     def token(self) -> str:
         """A new unique name for scratch that also names its owner; `from_token` reads it."""
-        host = self.host.replace("~", "_")
-        return f"{host}~{self.boot.replace('-', '')}~{self.pid}~{self.start}~{uuid.uuid4().hex[:8]}"
+        return f"{self.host}~{self.boot.replace('-', '')}~{self.pid}~{self.start}~{uuid.uuid4().hex[:8]}"
 
     @classmethod
     def from_token(cls, token: str) -> Self | None:

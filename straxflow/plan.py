@@ -8,9 +8,9 @@ from typing import Literal
 
 from straxflow import attempts
 from straxflow.config import LIVE, Config
-from straxflow.receipts import Checksums, Processed, Receipt, Registered, Released, State, Stored
+from straxflow.receipts import Checksums, Processed, Receipt, Registered, Released, State, Stored, Transferred
 
-LAST_RECEIPT: dict[str, type[Receipt]] = {
+RECEIPTS: dict[str, type[Receipt]] = {
     "process": Processed,
     "checksum": Checksums,
     "move_out": Stored,
@@ -19,17 +19,30 @@ LAST_RECEIPT: dict[str, type[Receipt]] = {
 
 RunState = Literal["done", "reached", "failed", "damaged", "waiting", "pending"]
 
+STATE_AFTER: dict[str, RunState] = {"damaged": "damaged", "failed": "failed", "killed": "failed", "retry": "waiting"}
+"""How a run stands after an attempt with this outcome, worst first; other outcomes leave it pending."""
 
-def leaves(config: Config, run: str, mode: str) -> list[str]:
-    """The receipts, relative to the state folder, that this site's steps end in for a run of this mode."""
+
+def receipts_of(config: Config, run: str, mode: str) -> list[str]:
+    """All receipts, relative to the state folder, that this site's steps leave for a run of this mode."""
+    receipts = []
+    if "transfer" in config.steps:
+        receipts += [f"runs/{run}/{LIVE}/{model.name}" for model in (Transferred, Registered)]
+    for product in config.products_for(mode):
+        receipts += [f"runs/{run}/{product}/{RECEIPTS[step].name}" for step in RECEIPTS if step in config.steps]
     if "release" in config.steps:
-        return [f"runs/{run}/{Released.name}"]
-    live = [f"runs/{run}/{LIVE}/{Registered.name}"] if "transfer" in config.steps else []
-    last = [LAST_RECEIPT[step] for step in config.steps if step in LAST_RECEIPT]
-    if not last:
-        return live
-    final = max(last, key=list(LAST_RECEIPT.values()).index)
-    return live + [f"runs/{run}/{product}/{final.name}" for product in config.products_for(mode)]
+        receipts.append(f"runs/{run}/{Released.name}")
+    return receipts
+
+
+def final_receipts(config: Config, run: str, mode: str) -> list[str]:
+    """Those of a run's receipts that are made last: one for the run, or one for each product."""
+    receipts = receipts_of(config, run, mode)
+    if "release" in config.steps:
+        return receipts[-1:]
+    made = [step for step in RECEIPTS if step in config.steps]
+    last = RECEIPTS[made[-1]].name if made else Registered.name
+    return [receipt for receipt in receipts if receipt.endswith(f"/{last}")]
 
 
 @dataclass(frozen=True)
@@ -42,26 +55,21 @@ class Standing:
 
 
 def standing(config: Config, state: State, run: str, mode: str, since: datetime | None = None) -> Standing:
-    """How a run stands by its receipts and, where they are not complete, its attempts (begun after `since`)."""
-    expected = leaves(config, run, mode)
-    if all((state.folder / leaf).is_file() for leaf in expected):
-        if "register" in config.steps:
-            return Standing("done")
-        return Standing("reached", "reached " + " ".join(config.steps))
+    """How a run stands by its attempts (begun after `since`) and its receipts.
+
+    A failed attempt that no later one made good keeps a run from being done, whatever receipts are left of earlier
+    passes.
+    """
     last: dict[tuple[str, str], attempts.Attempt] = {}
     for file in attempts.all_of(state, run):
         attempt = file.attempt
         if since is None or attempt.started >= since:
             last[attempt.product, attempt.step] = attempt
-    kinds: tuple[tuple[str, RunState], ...] = (
-        ("damaged", "damaged"),
-        ("failed", "failed"),
-        ("killed", "failed"),
-        ("retry", "waiting"),
-    )
-    for outcome, result in kinds:
+    complete = all((state.folder / receipt).is_file() for receipt in receipts_of(config, run, mode))
+    for outcome, result in STATE_AFTER.items():
         for attempt in last.values():
-            if attempt.outcome == outcome:
-                what = f"{attempt.step} of {attempt.product}"
-                return Standing(result, f"{what}: {attempt.reason}", attempt.log)
-    return Standing("pending")
+            if attempt.outcome == outcome and not (complete and since is None):
+                return Standing(result, f"{attempt.step} of {attempt.product}: {attempt.reason}", attempt.log)
+    if complete and "register" in config.steps:
+        return Standing("done")
+    return Standing("reached", "reached " + " ".join(config.steps)) if complete else Standing("pending")

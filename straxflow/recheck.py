@@ -6,7 +6,7 @@ from pathlib import Path
 
 from straxflow.config import LIVE, Config
 from straxflow.folders import open_store
-from straxflow.receipts import Checksums, Processed, Registered, State, Stored, Transferred, now
+from straxflow.receipts import Checksums, Processed, Registered, RunFacts, State, Stored, Transferred, now
 from straxflow.transport.store import Store
 
 
@@ -30,7 +30,10 @@ def find_stale(config: Config, state: State, run: str) -> tuple[list[str], list[
     if not state.run(run).is_dir():
         return messages, stale
     store: Store | None = None
-    for product in config.products:
+    products = config.products
+    if (state.run(run) / RunFacts.name).is_file():
+        products = {name: products[name] for name in config.products_for(state.facts(run).mode)}
+    for product in products:
         stored = state.find(run, product, Stored)
         made = state.find(run, product, Processed)
         if stored:
@@ -48,8 +51,8 @@ def find_stale(config: Config, state: State, run: str) -> tuple[list[str], list[
                 messages.append(f"{product} is not in staging ({', '.join(missing)}): it is made again")
                 stale += [state.path(run, product, model) for model in (Processed, Checksums)]
     needs_live = any(
-        p.source == LIVE and ((made := state.path(run, name, Processed)) in stale or not made.is_file())
-        for name, p in config.products.items()
+        p.source == LIVE and ((path := state.path(run, name, Processed)) in stale or not path.is_file())
+        for name, p in products.items()
     )
     transferred = state.path(run, LIVE, Transferred)
     if needs_live and transferred.is_file() and not (config.folders.live / run).is_dir():
@@ -59,12 +62,12 @@ def find_stale(config: Config, state: State, run: str) -> tuple[list[str], list[
 
 
 def _holds(store: Store, state: State, run: str, product: str, folder: str) -> bool:
-    """Whether a product stands in the store with its files' digests; read from the page cache where it can be."""
-    if not store.exists(folder):
-        return False
+    """Whether a product stands in the store, every file with the digest of its manifest."""
     sums = state.find(run, product, Checksums)
-    if sums is None:
-        return True
+    stored = state.find(run, product, Stored)
+    if sums is None or stored is None or not store.exists(folder):
+        return False
     odd = store.verify(folder, sums.manifest.below(folder), cold=False)
-    return all(difference.path.endswith("-metadata.json") for difference in odd)
-
+    # an adopted copy was made at another time, which its metadata tell
+    may_differ = folder in stored.adopted
+    return all(may_differ and d.kind != "missing" and d.path.endswith("-metadata.json") for d in odd)

@@ -13,7 +13,7 @@ from straxflow.config import LIVE, Config, Resources
 from straxflow.errors import StraxflowError
 from straxflow.folders import check_folders
 from straxflow.invocation import Invocation
-from straxflow.plan import leaves
+from straxflow.plan import receipts_of
 from straxflow.receipts import Processed, Registered, RunFacts, State, Transferred
 
 
@@ -24,6 +24,8 @@ def quiet_errors(shown_as: type[Exception]) -> Iterator[None]:
         yield
     except StraxflowError as error:
         raise shown_as(str(error)) from None
+    except OSError as error:
+        raise shown_as(f"{error.filename or 'the state folder'}: {error.strerror or error}") from None
 
 
 class Flow:
@@ -63,13 +65,13 @@ class Flow:
         runs = self.invocation.preview(lambda text: self.log.warning(f"straxflow: {text}"))
         self._modes |= {run.id: run.facts.mode for run in runs}
         self.log.info(f"straxflow: {len(runs)} pending run{'s' * (len(runs) != 1)} would be claimed")
-        return [leaf for run in runs for leaf in leaves(self.config, run.id, run.facts.mode)]
+        return [path for run in runs for path in receipts_of(self.config, run.id, run.facts.mode)]
 
-    def leaves_of_batch(self, batch_file: str) -> list[str]:
-        """Receipts that the runs of a batch end in."""
+    def receipts_of_batch(self, batch_file: str) -> list[str]:
+        """All receipts of the runs of a batch."""
         batch = Batch.model_validate_json(Path(batch_file).read_text(encoding="utf-8"))
         self._modes |= {run.run: run.mode for run in batch.runs}
-        return [leaf for run in batch.runs for leaf in leaves(self.config, run.run, run.mode)]
+        return [path for run in batch.runs for path in receipts_of(self.config, run.run, run.mode)]
 
     def source_receipt(self, run: str, product: str) -> str:
         """The receipt of what a product is made from."""
@@ -105,7 +107,10 @@ class Flow:
         wanted = self._resources(step, product)
         base: int = getattr(wanted, name)
         per_gb: float = getattr(wanted, f"{name}_per_gb")
-        gigabytes = self._live_bytes(run, inputs) / 1e9 if per_gb else 0
+        try:
+            gigabytes = self._live_bytes(run, inputs) / 1e9 if per_gb else 0
+        except StraxflowError:
+            gigabytes = 0  # an unreadable receipt fails the step that reads it, not the planning of all others
         return int((base + per_gb * gigabytes) * attempt)
 
     def _resources(self, step: str, product: str | None) -> Resources:

@@ -36,7 +36,7 @@ Document = dict[str, Any]
 
 
 QUICK_PRODUCTS: Document = {
-    "raw": {"from": "live", "kind": "command", "command": "cp -r {source}/{run} {output}/data"},
+    "raw": {"from": "live", "kind": "command", "command": "rsync -am --min-size=1 {source}/{run}/ {output}/data"},
     "sums": {
         "from": "raw",
         "kind": "command",

@@ -106,6 +106,9 @@ class Transfer(Section):
     max_parallel: Count = Field(2, description="Transfers at once in the whole site, over all invocations.")
     timeout_s: Seconds = Field(60, description="A connection that is silent for so long is closed.")
     retries: int = Field(3, ge=0, description="Lost connections resumed within one attempt.")
+    slot_wait_s: float = Field(
+        1200, ge=0, description="How long a transfer waits for others to end before it gives way and is tried again."
+    )
     wait_s: float = Field(60, ge=0, description="How long to wait for a run that is still being written.")
     length_tolerance_s: float = Field(
         2, ge=0, description="How far the run's start and end in its document may be from its data; s."
@@ -214,6 +217,10 @@ class Product(Section):
     workers: Count | None = Field(None, description="Instead of strax.workers.")
     timeout_s: Seconds | None = Field(None, description="Instead of strax.timeout_s.")
     resources: Resources | None = Field(None, description="Instead of resources.process.")
+    counted: str = Field(
+        "raw_records*",
+        description="Data types (a pattern) of a product made from live data whose records must be as many as came in.",
+    )
     keep_staging: bool = Field(False, description="Never drop the staging copy.")
 
     @model_validator(mode="after")
@@ -306,6 +313,8 @@ class Config(Section):
                 owners[target] = name
             if self._in_cycle(name):
                 errors.append(f"products.{name}.from: a cycle: {name} is made from itself")
+        if self.daq.ssh is None and self.daq.folder in (self.folders.live, self.folders.staging, self.store.folder):
+            errors.append(f"daq.folder: {self.daq.folder} is one of this site's own folders; it must be the DAQ's disk")
         gap = self._first_gap()
         if gap:
             errors.append(f"steps: {gap}")

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from pymongo import ReturnDocument
 
 from straxflow.config import Config
 from straxflow.errors import RunDbError
 from straxflow.owner import Owner
-from straxflow.plan import Standing
+from straxflow.plan import RunState, Standing
 from straxflow.rundb.client import Document, RunDb
-from straxflow.rundb.pending import Candidate, candidates, claim_lapsed
-from straxflow.rundb.rundoc import Run, campaign_part, parse, query_for, status_field
+from straxflow.rundb.pending import Candidate, candidates, claim_lapsed, readable
+from straxflow.rundb.rundoc import ONLINE, Run, campaign_part, parse, query_for, status_field
+
+SUBMITTED = "submitted"
+
+STATUS: dict[RunState, str] = {
+    "done": "done",
+    "reached": "pending",
+    "failed": "failed",
+    "damaged": "failed",
+    "waiting": "pending",
+    "pending": "pending",
+}
+"""What the run document says of a run that stands so."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +56,11 @@ class Claimer:
 
     def claim_pending(self, available: Callable[[str], bool], problem: Callable[[str], None]) -> list[Claimed]:
         """Claim pending runs, newest first, at most `claim.max_runs`."""
-        claimed: list[Claimed] = []
+        # a claim job that died half-way is tried again, and finds what it had claimed
+        claimed = [
+            Claimed(run, int(campaign_part(run.document, self.campaign)["token"]))
+            for run in readable(self.held(), self.config, self.campaign, problem)
+        ]
         for candidate in candidates(self.db, self.config, self.campaign, problem):
             if len(claimed) >= self.config.claim.max_runs:
                 break
@@ -64,9 +81,12 @@ class Claimer:
         if len(documents) > 1:
             raise RunDbError(f"run {run_id}: two run documents have this number; remove the wrong one")
         run = parse(documents[0], self.config, self.campaign)
-        lowest = self.config.runs.min_run_number
-        if run.facts.number < lowest:
-            raise RunDbError(f"run {run_id}: lies below runs.min_run_number ({lowest}), so it is never touched")
+        lowest, highest = self.config.runs.min_run_number, self.config.runs.max_run_number
+        if run.facts.number < lowest or (highest is not None and run.facts.number > highest):
+            raise RunDbError(
+                f"run {run_id}: lies outside of runs.min_run_number ({lowest}) and max_run_number ({highest}), "
+                "so it is never touched"
+            )
         part = run.campaign(self.campaign)
         claim = part.get("claim")
         batch = f"{self._ours}.claim.batch"
@@ -75,7 +95,7 @@ class Claimer:
             guard[batch] = {"$exists": False}
         elif claim_lapsed(claim, self.db.now(), self.config.claim.lease_s):
             guard |= {batch: claim.get("batch"), f"{self._ours}.claim.renewed": claim.get("renewed")}
-        taken = None if claim is not None and batch not in guard else self._take(Candidate(run, guard))
+        taken = None if claim is not None and batch not in guard else self._take(Candidate(run, guard), named=True)
         if taken is None:
             now_held = self.db.runs.find_one({"_id": run.object_id}) or {}
             holder = campaign_part(now_held, self.campaign).get("claim") or {}
@@ -86,16 +106,13 @@ class Claimer:
             )
         return taken
 
-    def _take(self, candidate: Candidate) -> Claimed | None:
-        before = candidate.run.campaign(self.campaign).get("claim")
+    def _take(self, candidate: Candidate, named: bool = False) -> Claimed | None:
+        earlier = candidate.run.campaign(self.campaign).get("claim")
         now = self.db.now()
-        status = {
-            "status": "submitted",
-            "time": now,
-            "host": self.owner.host,
-            "reason": f"claimed by straxflow {self.batch}",
-        }
+        status = {"status": SUBMITTED, "time": now, "host": self.owner.host, "reason": self._reason}
         claim = {
+            "named": named,
+            "before": _status_before(candidate.run, earlier, self.campaign),
             "owner": self.owner.as_dict(),
             "batch": self.batch,
             "lease_s": self.config.claim.lease_s,
@@ -114,7 +131,7 @@ class Claimer:
         if document is None:
             return None
         token = int(campaign_part(document, self.campaign)["token"])
-        taken_from = before.get("batch") if isinstance(before, dict) else None
+        taken_from = earlier.get("batch") if isinstance(earlier, dict) else None
         return Claimed(candidate.run, token, taken_from)
 
     def renew(self) -> int:
@@ -130,46 +147,89 @@ class Claimer:
         return list(self.db.runs.find({f"{self._ours}.claim.batch": self.batch}))
 
     def release(self, object_id: object, token: int, standing: Standing) -> bool:
-        """Give a run back with its state; False if it is not ours any more."""
+        """Give a run back with its state; False if it is not ours any more.
+
+        What somebody else wrote meanwhile as its state stays, and so does the earlier state of a run that a person
+        named, unless it is done now.
+        """
+        guard = self._guard(object_id, token)
+        document = self.db.runs.find_one(guard)
+        if document is None:
+            return False
+        part = campaign_part(document, self.campaign)
+        if part["claim"].get("named") and standing.state != "done":
+            return self.undo(object_id, token)
         now = self.db.now()
-        field = status_field(self.campaign)
         set_: Document = {}
         unset: Document = {f"{self._ours}.claim": ""}
         update: Document = {"$set": set_, "$unset": unset}
-        reason = standing.reason
-        status = {"reached": "pending", "waiting": "pending", "damaged": "failed"}.get(standing.state, standing.state)
         if standing.state == "done":
-            reason = None
-            unset |= {f"{self._ours}.due": "", f"{self._ours}.failures": ""}
+            unset |= {f"{self._ours}.{name}": "" for name in ("due", "wait_until", "failures", "waits")}
         elif standing.state == "failed":
-            part = campaign_part(self.db.runs.find_one({"_id": object_id}) or {}, self.campaign)
-            failures = part.get("failures") if isinstance(part.get("failures"), int) else 0
-            set_[f"{self._ours}.due"] = now + timedelta(seconds=self._backoff(int(failures or 0)))
+            delay = self._backoff(_count(part, "failures"), 5)
+            set_[f"{self._ours}.due"] = now + timedelta(seconds=delay)
         elif standing.state == "damaged":
             # nothing but a person can mend it, so it is never due again by itself
             unset[f"{self._ours}.due"] = ""
         elif standing.state == "waiting":
-            set_[f"{self._ours}.wait_until"] = now + timedelta(seconds=max(self.config.runs.settle_s, 1))
+            delay = self._backoff(_count(part, "waits"), 2)
+            set_[f"{self._ours}.wait_until"] = now + timedelta(seconds=delay)
+            update["$inc"] = {f"{self._ours}.waits": 1}
+        status = STATUS[standing.state]
         if status == "failed":
             update["$inc"] = {f"{self._ours}.failures": 1}
-            if self.campaign == "online":
+            if self.campaign == ONLINE:
                 update["$inc"]["processing_failed"] = 1
+        reason = None if standing.state == "done" else standing.reason
+        field = status_field(self.campaign)
         set_[field] = {
             "status": status,
             "time": now,
             "host": self.owner.host,
             "reason": f"{reason} (log: {standing.log})" if standing.log else reason,
         }
-        guard = {
-            "_id": object_id,
-            f"{self._ours}.claim.batch": self.batch,
-            f"{self._ours}.token": token,
-        }
-        # a person who wrote `pending` meanwhile wants it looked at again, whatever became of it now
-        not_wanted = {"$nor": [{field: "pending"}, {f"{field}.status": "pending"}]}
-        if self.db.runs.update_one({**guard, **not_wanted}, update).matched_count:
+        still_ours = {f"{field}.status": SUBMITTED, f"{field}.reason": self._reason}
+        if self.db.runs.update_one({**guard, **still_ours}, update).matched_count:
             return True
         return self.db.runs.update_one(guard, {"$unset": {f"{self._ours}.claim": ""}}).matched_count == 1
 
-    def _backoff(self, failures: int) -> float:
-        return float(self.config.claim.backoff_s * random.uniform(0.5, 1.5) * 5 ** min(failures, 3))
+    def undo(self, object_id: object, token: int) -> bool:
+        """Give a run back with the state it had before it was claimed; False if it is not ours any more."""
+        guard = self._guard(object_id, token)
+        document = self.db.runs.find_one(guard)
+        if document is None:
+            return False
+        before = campaign_part(document, self.campaign)["claim"].get("before")
+        field = status_field(self.campaign)
+        update: Document = {"$unset": {f"{self._ours}.claim": ""}}
+        if before is None:
+            update["$unset"][field] = ""
+        else:
+            update["$set"] = {field: before}
+        still_ours = {f"{field}.status": SUBMITTED, f"{field}.reason": self._reason}
+        if self.db.runs.update_one({**guard, **still_ours}, update).matched_count:
+            return True
+        return self.db.runs.update_one(guard, {"$unset": {f"{self._ours}.claim": ""}}).matched_count == 1
+
+    def _guard(self, object_id: object, token: int) -> Document:
+        return {"_id": object_id, f"{self._ours}.claim.batch": self.batch, f"{self._ours}.token": token}
+
+    @property
+    def _reason(self) -> str:
+        return f"claimed by straxflow {self.batch}"
+
+    def _backoff(self, times: int, growth: float) -> float:
+        return float(self.config.claim.backoff_s * random.uniform(0.5, 1.5) * growth ** min(times, 3))
+
+
+def _status_before(run: Run, earlier: Any, campaign: str) -> Any:
+    """The state, as it stood, that a run had before it was claimed; of a run taken over, before the dead claim."""
+    if run.status == SUBMITTED and isinstance(earlier, Mapping):
+        return earlier.get("before")
+    holder = run.document if campaign == ONLINE else campaign_part(run.document, campaign)
+    return holder.get("processing_status")
+
+
+def _count(part: Mapping[str, Any], name: str) -> int:
+    value = part.get(name)
+    return value if isinstance(value, int) else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -78,25 +78,35 @@ def candidates(
     within = scope(config)
     streams = [_newest_first(db, {**within, **branch}, branch, campaign) for branch in branches]
     streams.append(iter(_abandoned(db, config, campaign, within)))
-    seen: dict[int, object] = {}
+    seen: set[int] = set()
     for number, document, branch in heapq.merge(*streams, key=lambda item: -item[0]):
         if number in seen:
-            if seen[number] != document["_id"]:
-                problem(f"run {number}: two run documents have this number; only one of them is worked on")
             continue
-        seen[number] = document["_id"]
+        seen.add(number)
         if document.get("end") is None:
             continue
-        try:
-            run = parse(document, config, campaign)
-        except Malformed as error:
-            problem(f"{error}; the run is passed over")
+        run = next(readable([document], config, campaign, problem), None)
+        if run is None:
             continue
         settled = run.facts.end + timedelta(seconds=config.runs.settle_s) <= now
         if settled and config.selects_mode(run.facts.mode):
+            if db.runs.count_documents({"number": number}, limit=2) > 1:
+                problem(f"run {number}: two run documents have this number; remove the wrong one, it is passed over")
+                continue
             token = run.campaign(campaign).get("token")
             guard = {"_id": run.object_id, **branch, f"{ours}.token": token}
             yield Candidate(run, guard)
+
+
+def readable(
+    documents: Iterable[Document], config: Config, campaign: str, problem: Callable[[str], None]
+) -> Iterator[Run]:
+    """The runs of documents; malformed ones are told to `problem` and passed over."""
+    for document in documents:
+        try:
+            yield parse(document, config, campaign)
+        except Malformed as error:
+            problem(f"{error}; the run is passed over")
 
 
 def malformed_numbers(db: RunDb) -> list[str]:

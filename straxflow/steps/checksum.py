@@ -29,7 +29,8 @@ def checksum(job: Job) -> Checksums:
         files += [FileDigest(f"{target.folder}/{f.path}", f.size, f.digest) for f in found.files]
     manifest = Manifest.from_rows(algorithm, [(f.path, f.size, f.digest) for f in files])
     list_file = job.state.run(job.run) / job.product / f"{algorithm}sums.txt"
-    if not (job.config.folders.staging / next(iter(made.targets.values())).folder).is_dir():
+    dropped = not (job.config.folders.staging / next(iter(made.targets.values())).folder).is_dir()
+    if dropped or made.adopted:
         _compare_with_earlier(manifest, list_file)
     write_atomic(list_file, manifest.to_list())
     log.info("%d files, %.1f MB", len(files), manifest.bytes / 1e6)

@@ -41,6 +41,10 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
     name = f"{job.run}-{job.product}-{lineage}"
     output = scratch / "out" / name
     output.mkdir(parents=True)
+    there = job.config.folders.staging / name
+    if there.is_dir() and not job.config.strax.from_scratch:
+        # published by an attempt that was killed before its receipt: it is whole, or it would not have its name
+        return _made(job, there, output, name, lineage, 0, 0, {job.product: there})
     argv = command_line(
         chosen.command or "",
         run=job.run,
@@ -57,9 +61,18 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
         raise StepFailed(
             f"run {job.run}: the command of {job.product} failed ({describe_exit(code)}); see {job.log_file}"
         )
-    files = walk_files(output)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return _made(job, output, output, name, lineage, used, after.ru_maxrss / 1024, {})
+
+
+def _made(
+    job: Job, folder: Path, output: Path, name: str, lineage: str, cpu: float, rss: float, stored: dict[str, Path]
+) -> Made:
+    files = walk_files(folder)
     if not files:
         raise StepFailed(f"run {job.run}: the command of {job.product} left no file in {{output}}")
+    if empty := [path for path, size in files if not size]:
+        raise StepFailed(f"run {job.run}: the command of {job.product} left an empty file, {empty[0]!r}")
     target = Target(
         folder=name,
         lineage_hash=lineage,
@@ -68,12 +81,11 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
         bytes=sum(size for _, size in files),
         files=len(files),
     )
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Made(
         targets={job.product: target},
         folders={job.product: output},
-        already_stored={},
+        already_stored=stored,
         versions={},
-        cpu_seconds=used,
-        peak_rss_mb=after.ru_maxrss / 1024,
+        cpu_seconds=cpu,
+        peak_rss_mb=rss,
     )

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from straxflow import config as settings
-from straxflow.attempts import STOPPED, AttemptFile, Outcome, complete_open, hopeless, outcome_of
+from straxflow.attempts import AttemptFile, Outcome, complete_open, hopeless, outcome_of
 from straxflow.batch import campaign_name, ensure_batch_id
 from straxflow.claimfile import Fence
 from straxflow.config import LIVE, Config
@@ -59,7 +59,8 @@ def run_job(snakemake: Any, step: Step) -> None:
     run = snakemake.wildcards.run
     product = getattr(snakemake.wildcards, "product", LIVE)
     attempt: AttemptFile | None = None
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     try:
         config = settings.load(snakemake.config)
         state = State(config.folders.state / campaign)
@@ -71,7 +72,7 @@ def run_job(snakemake: Any, step: Step) -> None:
         earlier = hopeless(state, run, product, step.name, batch)
         if earlier:
             log.info("not tried again in this invocation: it ended as '%s' before", earlier.outcome)
-            _fail(None, "failed", f"{earlier.reason} (not tried again in this invocation)", 1)
+            _fail(None, "failed", f"{earlier.reason} (log: {earlier.log}; not tried again in this invocation)", 1)
         attempt = AttemptFile.start(state, run, product, step.name, batch, relative)
         log.info("%s of %s, run %s, begins (invocation %s)", step.name, product, run, batch)
         job = Job(config, state, campaign, run, product, fence, int(snakemake.threads), log_file)
@@ -79,7 +80,7 @@ def run_job(snakemake: Any, step: Step) -> None:
         fence.check()
         write(Path(snakemake.output[0]), receipt)
     except Stopped as stopped:
-        _fail(attempt, "killed", f"{STOPPED} {stopped} (time limit, cancelled, or interrupted)", 143)
+        _fail(attempt, "stopped", f"stopped by {stopped} (time limit, cancelled, or interrupted)", 143)
     except StraxflowError as error:
         log.error("%s", error)
         _fail(attempt, outcome_of(error), str(error), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ def run_local(snakemake: Any, work: Callable[[Any, Invocation], None]) -> None:
         state = State(config.folders.state / campaign)
         check_folders(config, state)
         work(snakemake, Invocation(config, state, campaign, ensure_batch_id()))
-    except StraxflowError as error:
-        log.error("%s", error)
-        say(str(error))
+    except Exception as error:
+        reason = str(error) if isinstance(error, StraxflowError) else f"{type(error).__name__}: {error} (see the log)"
+        log.error("%s", error if isinstance(error, StraxflowError) else traceback.format_exc())
+        say(reason)
         sys.exit(1)

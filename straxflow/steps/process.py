@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import time
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from straxflow.config import LIVE
-from straxflow.digests import hash_tree
+from straxflow.digests import describe, hash_tree, verify_tree
 from straxflow.errors import Damaged, StepFailed
 from straxflow.folders import open_store
 from straxflow.fsio import fsync_path, incoming_name, reap, remove_tree, walk_files
@@ -70,7 +71,7 @@ def _source_folder(job: Job, scratch: Path) -> Path:
     folders = [target.folder for target in made.targets.values()]
     staging = job.config.folders.staging
     if all((staging / folder).is_dir() for folder in folders):
-        _check_sizes(staging, made)
+        _check_staged(staging, made, job.state.find(job.run, source, Checksums))
         return staging
     stored = job.state.find(job.run, source, Stored)
     if stored is None:
@@ -97,18 +98,19 @@ def _check_live_copy(job: Job) -> None:
             f"run {job.run}: its live data are not at {folder} any more; bring them again: "
             f"snakemake ... runs/{job.run}/{LIVE}/{Transferred.name} -R transfer"
         )
-    found = dict(walk_files(folder))
-    expected = {path: size for path, size, _ in received.files}
-    odd = sorted(p for p in found.keys() | expected.keys() if found.get(p) != expected.get(p))
-    if odd:
-        raise Damaged(
-            f"run {job.run}: {folder} changed since it arrived: {odd[0]}: found {found.get(odd[0])} bytes, "
-            f"expected {expected.get(odd[0])} ({len(odd)} files differ)"
-        )
+    # strax reads the same bytes next, from the page cache that this fills
+    if odd := verify_tree(folder, received.manifest, cold=False, threads=max(job.threads, 2)):
+        raise Damaged(f"run {job.run}: {folder} changed since it arrived: {describe(odd)}")
 
 
-def _check_sizes(parent: Path, made: Processed) -> None:
+def _check_staged(parent: Path, made: Processed, sums: Checksums | None) -> None:
+    """The source in staging must be as it was made: by its digests, or while these are not known yet by its sizes."""
     for target in made.targets.values():
+        if sums:
+            manifest = sums.manifest.below(target.folder)
+            if odd := verify_tree(parent / target.folder, manifest, cold=False):
+                raise Damaged(f"{parent / target.folder}: changed since it was made: {describe(odd)}")
+            continue
         found = walk_files(parent / target.folder)
         total = sum(size for _, size in found)
         if (len(found), total) != (target.files, target.bytes):
@@ -123,7 +125,8 @@ def _records(job: Job, made: Made) -> tuple[int | None, int | None]:
     if job.config.products[job.product].source != LIVE:
         return None, None
     check = job.state.get(job.run, LIVE, Transferred).check
-    raw = [t.records for name, t in made.targets.items() if name.startswith("raw_records")]
+    counted = job.config.products[job.product].counted
+    raw = [t.records for name, t in made.targets.items() if fnmatchcase(name, counted)]
     if check is None or not raw:
         return None, None
     records_out = sum(raw) - made.dead_time_records

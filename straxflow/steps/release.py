@@ -2,130 +2,153 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 from straxflow.config import LIVE
-from straxflow.digests import describe, hash_tree, verify_tree
-from straxflow.errors import StepFailed, StraxflowError
+from straxflow.digests import describe, verify_tree
+from straxflow.errors import StepFailed
 from straxflow.folders import open_store
-from straxflow.fsio import fsync_path, incoming_name, remove_tree, rename_noreplace
+from straxflow.fsio import MARKER, fsync_path, incoming_name, remove_tree, rename_noreplace
 from straxflow.receipts import Checksums, Processed, Registered, Released, Stored, Transferred
 from straxflow.rundb import entries
 from straxflow.rundb.client import connect
 from straxflow.steps.job import Job, Step, log
 from straxflow.steps.move_out import only_times_differ
+from straxflow.transport import open_store as open_store_at
 from straxflow.transport.rsync import Place, Rsync
 
 
 def release(job: Job) -> Released:
     """Drop what is stored elsewhere; what cannot be proven to be stays, and the receipt says why."""
     facts = job.state.facts(job.run)
-    dropped: dict[str, str] = {}
-    kept: dict[str, str] = {}
-    freed = 0
-    config = job.config
-    products = config.products_for(facts.mode)
-    verified = {name: _verified_in_store(job, name) for name in products}
-    live_copy = config.folders.live / job.run
-    others = _other_copies_of_live(job, verified) if "transfer" in config.steps else []
-    for name in products:
-        made = job.state.get(job.run, name, Processed)
+    work = _Release(job, job.config.products_for(facts.mode))
+    for product in work.products:
+        work.drop_staging(product)
+    live_copy = job.config.folders.live / job.run
+    if "transfer" in job.config.steps and live_copy.is_dir():
+        work.drop_live(live_copy, facts.number)
+    for what, why in work.kept.items():
+        log.info("kept %s: %s", what, why)
+    return Released(run=job.run, dropped=work.dropped, kept=work.kept, bytes=work.freed)
+
+
+class _Release:
+    """What is dropped and kept; each proof is read once, when it is first needed."""
+
+    def __init__(self, job: Job, products: list[str]) -> None:
+        self.job, self.products = job, products
+        self.dropped: dict[str, str] = {}
+        self.kept: dict[str, str] = {}
+        self.freed = 0
+        self._whole_live: str | None = None
+        self._whole_at_daq: str | None = None
+
+    def drop_staging(self, product: str) -> None:
+        """Drop a product's staging copy: the store's is read back; for raw data a copy of the live data, too."""
+        config, state, run = self.job.config, self.job.state, self.job.run
+        made = state.get(run, product, Processed)
         for target in made.targets.values():
             folder = config.folders.staging / target.folder
             if not folder.is_dir():
-                dropped[str(folder)] = "was dropped before"
+                self.dropped[str(folder)] = "was dropped before"
                 continue
-            reason = _keep_staging(job, name, folder, verified, live_copy, others)
-            if reason:
-                kept[str(folder)] = reason
+            if config.release.staging == "keep" or config.products[product].keep_staging:
+                self.kept[str(folder)] = "configured to be kept"
                 continue
-            job.fence.check()
+            proofs = [verified_in_store(self.job, product, target.folder)]
+            if config.products[product].source == LIVE:
+                proofs.append(self._live_elsewhere())
+            manifest = state.get(run, product, Checksums).manifest.below(target.folder)
+            if differences := verify_tree(folder, manifest, cold=False):
+                self.kept[str(folder)] = f"it is not what its manifest says: {describe(differences)}"
+                continue
+            self.job.fence.check()
             _drop(folder)
-            freed += target.bytes
-            dropped[str(folder)] = f"read back in the store ({job.state.get(job.run, name, Stored).location})"
-    if live_copy.is_dir():
-        received = job.state.get(job.run, LIVE, Transferred)
-        reason = _keep_live(job, live_copy, received, others)
-        if reason:
-            kept[str(live_copy)] = reason
-        else:
-            job.fence.check()
-            _retire_entry(job, facts.number)
-            _drop(live_copy)
-            freed += received.bytes
-            dropped[str(live_copy)] = "two other copies read back: " + "; ".join(others)
-    for what, why in kept.items():
-        log.info("kept %s: %s", what, why)
-    return Released(run=job.run, dropped=dropped, kept=kept, bytes=freed)
+            self.freed += target.bytes
+            self.dropped[str(folder)] = "read back: " + "; ".join(proofs)
+
+    def drop_live(self, folder: Path, number: int) -> None:
+        """Drop the live copy here, if so configured: two other copies are read back."""
+        config, run = self.job.config, self.job.run
+        if config.release.live == "keep":
+            self.kept[str(folder)] = "configured to be kept (release.live)"
+            return
+        received = self.job.state.get(run, LIVE, Transferred)
+        stored = next((p for p in self.products if self._has_every_record(p)), None)
+        if stored is None:
+            self.kept[str(folder)] = "no product in the store is known to hold every record of the live data"
+            return
+        at_daq = self._at_daq()
+        proofs = [at_daq]
+        for target in self.job.state.get(run, stored, Processed).targets.values():
+            proofs.append(verified_in_store(self.job, stored, target.folder))
+        if differences := verify_tree(folder, received.manifest):
+            self.kept[str(folder)] = f"it changed since it arrived: {describe(differences)}"
+            return
+        self.job.fence.check()
+        _retire_entry(self.job, number)
+        _drop(folder)
+        self.freed += received.bytes
+        self.dropped[str(folder)] = "read back: " + "; ".join(proofs)
+
+    def _has_every_record(self, product: str) -> bool:
+        if self.job.config.products[product].source != LIVE:
+            return False
+        made = self.job.state.get(self.job.run, product, Processed)
+        return made.records_in is not None and made.records_in == made.records_out
+
+    def _live_elsewhere(self) -> str:
+        """Proof of one whole copy of the live data: here, or else at the DAQ."""
+        folder = self.job.config.folders.live / self.job.run
+        if self._whole_live is None and folder.is_dir():
+            received = self.job.state.get(self.job.run, LIVE, Transferred)
+            if not verify_tree(folder, received.manifest):
+                self._whole_live = f"the live data at {folder}"
+        return self._whole_live or self._at_daq()
+
+    def _at_daq(self) -> str:
+        """Proof of the DAQ's own copy, file by file.
+
+        Raises:
+            Retryable: if the DAQ cannot be reached; a release is tried again then, not given up.
+            StepFailed: if its copy differs, or is ours.
+        """
+        if self._whole_at_daq is None:
+            daq, run = self.job.config.daq, self.job.run
+            received = self.job.state.get(run, LIVE, Transferred)
+            if MARKER in open_store_at(daq.folder, daq.ssh, daq.ssh_options).names():
+                raise StepFailed(f"run {run}: daq.folder carries straxflow's own marker: it is no other copy")
+            place = Place(str(daq.folder / run), daq.ssh)
+            at_daq = Rsync(place, ["-a"], daq.ssh_options, log=log.info).digests(24 * 3600)
+            if differences := received.manifest.differences(at_daq):
+                raise StepFailed(
+                    f"run {run}: the DAQ's copy at {place} is not what arrived here: {describe(differences)}; nothing "
+                    "more is dropped; set release.live and release.staging to keep, or find out why"
+                )
+            self._whole_at_daq = f"the DAQ's copy at {place}"
+        return self._whole_at_daq
 
 
-def _verified_in_store(job: Job, product: str) -> bool:
-    """Read a product in the store past the page cache; anything that differs stops the release."""
+def verified_in_store(job: Job, product: str, folder: str) -> str:
+    """Read a data folder in the store past the page cache; the proof in words.
+
+    Raises:
+        StepFailed: if anything differs.
+    """
     stored = job.state.get(job.run, product, Stored)
     manifest = job.state.get(job.run, product, Checksums).manifest
     store = open_store(job.config)
     store.check_marker("store", job.config.site)
-    for folder in stored.folders:
-        differences = store.verify(folder, manifest.below(folder), cold=True)
-        if folder in stored.adopted:
-            differences = [d for d in differences if not only_times_differ(job, store, folder, d)]
-        if differences:
-            raise StepFailed(
-                f"run {job.run}: {product} in the store differs from its manifest: {describe(differences)}; nothing "
-                "more is dropped. Move it away there, and store it again: snakemake ... "
-                f"runs/{job.run}/{product}/{Stored.name} -R move_out"
-            )
-    return True
-
-
-def _keep_staging(
-    job: Job, product: str, folder: Path, verified: dict[str, bool], live_copy: Path, others: list[str]
-) -> str | None:
-    """Why a staging copy must stay; None if it may go."""
-    if job.config.release.staging == "keep" or job.config.products[product].keep_staging:
-        return "configured to be kept"
-    if not verified[product]:
-        return "the store's copy was not verified"
-    if job.config.products[product].source == LIVE and not (live_copy.is_dir() or others):
-        return "it is raw data and there is only one other copy of it"
-    manifest = job.state.get(job.run, product, Checksums).manifest.below(folder.name)
-    with contextlib.suppress(OSError):
-        if hash_tree(folder, manifest.algorithm).rows == manifest.rows:
-            return None
-    return "it is not what its manifest says; look at it before removing it by hand"
-
-
-def _other_copies_of_live(job: Job, verified: dict[str, bool]) -> list[str]:
-    """Other copies of the live data, each just read back: the DAQ's own, and a stored product with every record."""
-    found = []
-    received = job.state.get(job.run, LIVE, Transferred)
-    if job.config.release.live == "drop":
-        place = Place(str(job.config.daq.folder / job.run), job.config.daq.ssh)
-        try:
-            rsync = Rsync(place, ["-a"], job.config.daq.ssh_options, log=log.info)
-            at_daq = rsync.digests(24 * 3600)
-            if not received.manifest.differences(at_daq):
-                found.append(f"the DAQ's at {place}")
-        except StraxflowError as error:
-            log.info("the DAQ's copy could not be read: %s", error)
-        facts = job.state.facts(job.run)
-        for name in job.config.consumers(LIVE, facts.mode):
-            made = job.state.get(job.run, name, Processed)
-            if verified[name] and made.records_in is not None and made.records_in == made.records_out:
-                found.append(f"all {made.records_out} records as {name} in the store")
-                break
-    return found
-
-
-def _keep_live(job: Job, folder: Path, received: Transferred, others: list[str]) -> str | None:
-    if job.config.release.live == "keep":
-        return "configured to be kept (release.live)"
-    if len(others) < 2:
-        return f"needs two other verified copies, found {len(others)}: {'; '.join(others) or 'none'}"
-    if differences := verify_tree(folder, received.manifest):
-        return f"it changed since it arrived: {describe(differences)}"
-    return None
+    differences = store.verify(folder, manifest.below(folder), cold=True)
+    if folder in stored.adopted:
+        differences = [d for d in differences if not only_times_differ(job, store, folder, d)]
+    if differences:
+        raise StepFailed(
+            f"run {job.run}: {product} in the store differs from its manifest: {describe(differences)}; nothing more "
+            f"is dropped. Move it away there, and store it again: snakemake ... "
+            f"runs/{job.run}/{product}/{Stored.name} -R move_out"
+        )
+    return f"{store.where}/{folder}"
 
 
 def _retire_entry(job: Job, number: int) -> None:

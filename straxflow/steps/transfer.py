@@ -28,12 +28,10 @@ def transfer(job: Job) -> Transferred:
     earlier = [p for p in config.folders.live.iterdir() if is_incoming_of(p.name, job.run)]
     incoming = config.folders.live / incoming_name(job.run)
     links = [*earlier, *([final] if final.is_dir() else [])]
-    slots = job.state.folder.parent / ".slots"
     try:
-        with slot(slots, "transfer", config.transfer.max_parallel, log.info):
-            began = time.monotonic()
-            manifest = _bring(job, facts, incoming, links)
-            seconds = time.monotonic() - began
+        began = time.monotonic()
+        manifest, waited = _bring_whole(job, facts, incoming, links)
+        seconds = time.monotonic() - began - waited
         check = _check(job, facts, incoming)
         job.fence.check()
         outcome = publish(incoming, final, lambda there, _: hash_tree(there).rows == manifest.rows)
@@ -67,10 +65,33 @@ def _source(job: Job) -> Place:
     return Place(str(job.config.daq.folder / job.run), job.config.daq.ssh)
 
 
-def _bring(job: Job, facts: RunFacts, incoming: Path, links: list[Path]) -> Manifest:
-    config = job.config
+def _bring_whole(job: Job, facts: RunFacts, incoming: Path, links: list[Path]) -> tuple[Manifest, float]:
+    """Bring the files until the run is complete; also the seconds spent waiting, with no transfer slot held."""
+    config = job.config.transfer
     threads = facts.daq_config.get("processing_threads")
-    deadline = time.monotonic() + config.transfer.wait_s
+    deadline = time.monotonic() + config.wait_s
+    waited = 0.0
+    while True:
+        asked = time.monotonic()
+        with slot(job.state.folder.parent / ".slots", "transfer", config.max_parallel, config.slot_wait_s, log.info):
+            waited += time.monotonic() - asked
+            manifest = _bring(job, incoming, links)
+        if not manifest.files:
+            raise NotComplete(f"run {job.run}: there is not one file at {_source(job)}; it will be tried again")
+        if not config.check or is_complete(incoming, threads):
+            return manifest, waited
+        if time.monotonic() + POLL_S > deadline:
+            raise NotComplete(
+                f"run {job.run}: still being written at {_source(job)} (no whole THE_END, or _temp folders); "
+                f"waited {config.wait_s:g} s, it will be tried again"
+            )
+        log.info("the run is still being written; looking again in %g s", POLL_S)
+        time.sleep(POLL_S)
+        waited += POLL_S
+
+
+def _bring(job: Job, incoming: Path, links: list[Path]) -> Manifest:
+    config = job.config
     told = 0.0
 
     def progress(received: int) -> None:
@@ -79,27 +100,18 @@ def _bring(job: Job, facts: RunFacts, incoming: Path, links: list[Path]) -> Mani
             told = time.monotonic()
             log.info("%.0f MB arrived", received / 1e6)
 
-    while True:
-        files = pull(
-            _source(job),
-            incoming,
-            rsync_args=["-a", *config.transfer.rsync_args],
-            ssh_options=config.daq.ssh_options,
-            link_dests=links,
-            idle_s=int(config.transfer.timeout_s),
-            retries=config.transfer.retries,
-            log=log.info,
-            progress=progress,
-        )
-        if not config.transfer.check or is_complete(incoming, threads):
-            return Manifest.from_rows("xxh128", [(f.path, f.size, f.digest) for f in files])
-        if time.monotonic() + POLL_S > deadline:
-            raise NotComplete(
-                f"run {job.run}: still being written at {_source(job)} (no whole THE_END, or _temp folders); "
-                f"waited {config.transfer.wait_s:g} s, it will be tried again"
-            )
-        log.info("the run is still being written; looking again in %g s", POLL_S)
-        time.sleep(POLL_S)
+    files = pull(
+        _source(job),
+        incoming,
+        rsync_args=["-a", *config.transfer.rsync_args],
+        ssh_options=config.daq.ssh_options,
+        link_dests=links,
+        idle_s=int(config.transfer.timeout_s),
+        retries=config.transfer.retries,
+        log=log.info,
+        progress=progress,
+    )
+    return Manifest.from_rows("xxh128", [(f.path, f.size, f.digest) for f in files])
 
 
 def _check(job: Job, facts: RunFacts, folder: Path) -> LiveFacts | None:

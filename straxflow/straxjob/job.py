@@ -61,6 +61,8 @@ def run_job(request: Request, started: float) -> dict[str, Any]:
 
     clock = time.perf_counter()
     done = [compute.run_pass(st, request, group) for group in plan]
+    for data_type in stored.keys() & backend.channels.keys():
+        backend.count_again(stored[data_type], data_type)
     folders = {t: request.output_folder / request.folder_name(t, hashes[t]) for t in todo} | stored
     for group in done:
         if group.pop("forked"):

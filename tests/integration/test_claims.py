@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from straxflow import claimfile
-from straxflow.batch import OWNER
+from straxflow.batch import KEPT, OWNER
 from straxflow.claimfile import Fence
 from straxflow.config import Config
 from straxflow.errors import ClaimLost, RunDbError
@@ -124,10 +124,12 @@ def test_a_stale_owner_publishes_nothing(site: Site, monkeypatch: pytest.MonkeyP
     config, state = site.config, site.state()
     site.document(1)
     monkeypatch.setenv(OWNER, dead_owner().token())
+    monkeypatch.setenv(KEPT, "first")
     Invocation(config, state, "online", "first").claim_batch(tmp_path / "first.json")
     fence = Fence.enter(state, "000001", "first")
     fence.check()
     monkeypatch.setenv(OWNER, Owner.current().token())
+    monkeypatch.setenv(KEPT, "second")
     assert [r.run for r in Invocation(config, state, "online", "second").claim_batch(tmp_path / "b.json").runs] == [
         "000001"
     ]
@@ -179,7 +181,9 @@ def test_two_invocations_at_once_share_the_runs(site: Site) -> None:
 def test_naming_a_run_that_another_holds_is_refused(site: Site) -> None:
     site.take(1, "led", 0.5)
     go = site.folder / "go"
-    waits = f"sh -c 'until test -e {go}; do sleep 0.1; done; cp -r {{source}}/{{run}} {{output}}/data'"
+    waits = (
+        f"sh -c 'until test -e {go}; do sleep 0.1; done; rsync -am --min-size=1 {{source}}/{{run}}/ {{output}}/data'"
+    )
     # so long a lease that no renewal shows
     site.configure(products={"raw": {"from": "live", "kind": "command", "command": waits}}, claim={"lease_s": 600})
     with site.background() as holder:

@@ -15,10 +15,10 @@ import pytest
 
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
-from tests.site import Background, Site, descendants, wait_until
+from tests.site import QUICK_PRODUCTS, Background, Site, descendants, wait_until
 
 STEPS = ("claim", "rundoc", "transfer", "register_live", "process", "checksum", "move_out", "register", "release")
-PRODUCT = {"raw": {"from": "live", "kind": "command", "command": "cp -r {source}/{run} {output}/data"}}
+PRODUCT = {"raw": QUICK_PRODUCTS["raw"]}
 
 HOOK = """
 import atexit, os, signal, sys
@@ -107,7 +107,7 @@ def changes_of_steps(site: Site) -> dict[str, int]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.stat().st_size}
 
 
 def check_whole(site: Site, number: int, orphans: int = 0) -> None:

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from straxflow import claimfile
@@ -60,10 +60,9 @@ def test_a_broken_file_is_replaced(tmp_path: Path) -> None:
     Fence.enter(state, "000001", "mine").check()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8))
-def test_in_any_order_the_latest_claim_stands(
-    tmp_path_factory: pytest.TempPathFactory, tokens: list[int]
-) -> None:
+def test_in_any_order_the_latest_claim_stands(tmp_path_factory: pytest.TempPathFactory, tokens: list[int]) -> None:
     state = State(tmp_path_factory.mktemp("state"))
     highest = 0
     for token in tokens:

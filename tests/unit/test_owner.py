@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from straxflow.owner import Owner, process_start
@@ -34,6 +34,7 @@ def test_an_ended_process_is_dead_even_as_a_zombie() -> None:
     assert owner.is_dead()
 
 
+@settings(deadline=None)
 @given(
     st.text("abcdefgh.-_0123456789", min_size=1),
     st.uuids(),
@@ -49,6 +50,7 @@ def test_dict_and_token_give_the_owner_back(host: str, boot: object, pid: int, s
     assert "/" not in token
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_a_token_or_none(text: str) -> None:
     assert Owner.from_token(text) is None or text.count("~") == 4

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from straxflow.errors import Damaged
+from straxflow.errors import Damaged, StepFailed
 from straxflow.receipts import SCHEMA, Checksums, RunFacts, State, Stored, read, write
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -41,10 +41,11 @@ def test_a_receipt_with_the_same_content_is_touched_only(tmp_path: Path) -> None
 def test_none_is_not_an_error_to_find(tmp_path: Path) -> None:
     assert State(tmp_path).find("000001", "raw", Stored) is None
     assert list(State(tmp_path).all_runs()) == []
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StepFailed, match=r"is missing; make it again: snakemake .* runs/000001/raw/stored"):
         State(tmp_path).get("000001", "raw", Stored)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 400))
 def test_a_cut_receipt_is_damaged(tmp_path_factory: pytest.TempPathFactory, length: int) -> None:
     path = tmp_path_factory.mktemp("cut") / "run.json"
@@ -80,6 +81,7 @@ NAMES = st.text(st.characters(blacklist_categories=["Cs", "Cc"], blacklist_chara
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NAMES, st.tuples(st.integers(0, 2**50), st.binary(min_size=16, max_size=16)), max_size=8))
 def test_checksums_keep_any_manifest(files: dict[str, tuple[int, bytes]]) -> None:
     rows = sorted((f"000001-raw-x/{name}", size, digest.hex()) for name, (size, digest) in files.items())

@@ -24,6 +24,10 @@ with quiet_errors(WorkflowError):
     BATCH = ensure_batch_id()
     FLOW = Flow(CONFIG, STATE, campaign_name(), BATCH, logger)
 
+# fewer jobs wait for one of the site's transfer slots
+if "transfers" not in workflow.global_resources:
+    workflow.register_resource("transfers", CONFIG.transfer.max_parallel)
+
 # a state folder that is not there (unmounted, not yet made) must not be made or filled by snakemake
 WORKDIR = str(STATE.folder if (STATE.folder / MARKER).is_file() else Path.cwd())
 
@@ -41,11 +45,11 @@ def plain_errors():
 
 
 def wanted_receipts(wildcards):
-    """Receipts that the claimed runs end in; in a dry run, those that would be claimed."""
+    """All receipts of the claimed runs; in a dry run, of those that would be claimed."""
     with plain_errors():
         if workflow.dryrun:
             return FLOW.preview()
-        return FLOW.leaves_of_batch(checkpoints.claim.get(batch=BATCH).output[0])
+        return FLOW.receipts_of_batch(checkpoints.claim.get(batch=BATCH).output[0])
 
 
 def source_receipt(wildcards):
@@ -77,10 +81,10 @@ def resource(step, name):
 
 def begin():
     """Claim the runs of explicitly named targets and keep the leases; an error here stops before any job."""
+    atexit.register(FLOW.finish)
     with quiet_errors(WorkflowError):
         FLOW.begin([*workflow.dag_settings.targets, *workflow.dag_settings.forcerun])
     name_batch_jobs()
-    atexit.register(FLOW.finish)
 
 
 def name_batch_jobs():

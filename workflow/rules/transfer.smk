@@ -12,6 +12,7 @@ rule transfer:
     resources:
         mem_mb=resource("transfer", "mem_mb"),
         runtime=resource("transfer", "runtime_min"),
+        transfers=1,
     script:
         "../scripts/transfer.py"
 

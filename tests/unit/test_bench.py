@@ -1,0 +1,85 @@
+"""The benches' command line, arithmetic and report; nothing is timed here."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench import report
+from bench.__main__ import BENCHES, parse
+from bench.measure import Sample, Series, in_turn, ratio_of, run
+from bench.result import Result, Table, compare, judge, parts, times
+
+
+def series(name: str, *walls: float) -> Series:
+    return Series(name, [Sample(wall, wall / 2) for wall in walls])
+
+
+def test_command_line_takes_names_and_rejects_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["--quick", "transfer"]).names == ["transfer"]
+    assert parse([]).names == []
+    with pytest.raises(SystemExit):
+        parse(["transfers"])
+    assert "no bench transfers; there are " + ", ".join(BENCHES) in capsys.readouterr().err
+
+
+def test_a_ratio_is_the_median_of_the_ratios_of_neighbours() -> None:
+    # both were slowed down in the third repetition: its ratio stays what it is
+    assert ratio_of(series("a", 1.1, 1.2, 22.0), series("b", 1.0, 1.0, 20.0)) == pytest.approx(1.1)
+
+
+def test_cases_are_measured_in_turn() -> None:
+    order: list[str] = []
+
+    def case(name: str) -> Sample:
+        order.append(name)
+        return Sample(1, 1)
+
+    found = in_turn({"a": lambda _: case("a"), "b": lambda _: case("b")}, 3)
+    assert "".join(order) == "abbaab"
+    assert [len(s.samples) for s in found.values()] == [3, 3]
+
+
+def test_cpu_of_a_command_counts_its_children_and_itself_apart() -> None:
+    burn = "import time\nwhile time.process_time() < 0.3: pass"
+    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
+    sample = run([sys.executable, "-c", script])
+    assert sample.cpu >= 0.3
+    assert sample.own_cpu < sample.cpu
+
+
+def test_a_failed_command_is_told_with_its_output(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="exit 3: too bad"):
+        run(["sh", "-c", "echo too bad; exit 3"], log=tmp_path / "log")
+
+
+def results(limit: float) -> list[Result]:
+    one, two = series("straxflow", 2.0, 2.2), series("plain | rsync", 2.0, 2.0)
+    tables = [times("Times", [one, two]), parts("Parts", [{"rsync": 1.0}, {"rsync": 3.0}]), Table("Empty", ["x"], [])]
+    judged = [compare("transfer", one, two, limit), judge("main process", 1.5, None, " s")]
+    return [Result("transfer", "Two files", judged, tables, ["A note."])]
+
+
+def test_the_page_says_clearly_when_a_goal_is_missed() -> None:
+    text = report.markdown(results(1.01), ["transfer"], 12)
+    assert "**1 of 1 goals MISSED: transfer: 1.05 (1.00 to 1.10, n=2), the goal is at most 1.01.**" in text
+    assert "| transfer | 1.05 (1.00 to 1.10, n=2) | at most 1.01 | MISSED |" in text
+    assert "| plain \\| rsync | 2.00 (2.00 to 2.00) |" in text
+    assert "`python -m bench transfer`" in text
+    assert "**All 1 goals are met.**" in report.markdown(results(1.10), [], 12)
+
+
+def test_the_tables_are_shown_on_a_terminal() -> None:
+    console = Console(width=120, record=True, file=io.StringIO())
+    report.show(console, results(1.01))
+    text = console.export_text()
+    assert "MISSED" in text
+    assert "A note." in text
+
+
+def test_help_lists_the_benches() -> None:
+    done = subprocess.run([sys.executable, "-m", "bench", "--help"], capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in BENCHES)

@@ -1,0 +1,135 @@
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from straxflow.batch import Batch, BatchRun, campaign_name, runs_in_targets
+from straxflow.config import Config
+from straxflow.errors import StraxflowError
+from straxflow.receipts import RunFacts, State, Transferred, write
+from straxflow.workflow import Flow, quiet_errors, rated_bytes
+
+RUN = "000001"
+START = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def facts(mode: str = "background", **rate: Any) -> RunFacts:
+    return RunFacts(run=RUN, number=1, start=START, end=START + timedelta(seconds=100), mode=mode, rate=rate)
+
+
+def flow(tmp_path: Path, **changes: Any) -> Flow:
+    settings = {
+        "site": "here",
+        "folders": {name: str(tmp_path / name) for name in ("state", "live", "staging")},
+        "store": {"folder": str(tmp_path / "store")},
+        "daq": {"host": "daq", "folder": str(tmp_path / "daq")},
+        "runs": {"min_run_number": 1},
+        "strax": {"context": "a:b", "workers": 2},
+        "products": {
+            "raw": {"from": "live", "resources": {"mem_mb": 100, "mem_mb_per_gb": 50, "threads": 3}},
+            "peaks": {"from": "raw", "workers": 5, "modes": {"exclude": ["led"]}},
+        },
+        "resources": {"transfer": {"runtime_min": 10, "runtime_min_per_gb": 5}, "checksum": {"mem_mb": 700}},
+    }
+    state = State(tmp_path)
+    state.run(RUN).mkdir(parents=True)
+    return Flow(Config.model_validate(settings | changes), state, "online", "b", logging.getLogger())
+
+
+def test_resources_grow_with_the_attempt_and_the_run(tmp_path: Path) -> None:
+    chosen = flow(tmp_path)
+    write(chosen.state.run(RUN) / "run.json", facts(demo={"avg": 20.0}))
+    # 20 MB/s for 100 s
+    assert chosen.resource("transfer", "runtime_min", RUN, None, 1, []) == 20
+    assert chosen.resource("transfer", "runtime_min", RUN, None, 2, []) == 40
+    assert chosen.resource("checksum", "mem_mb", RUN, "raw", 3, []) == 2100
+    (chosen.state.run(RUN) / "live").mkdir()
+    received = Transferred(
+        run=RUN, folder="/", source="daq:/", host="h", algorithm="xxh128", files=[], bytes=4_000_000_000, seconds=1
+    )
+    write(chosen.state.path(RUN, "live", Transferred), received)
+    # what arrived counts, not what was announced; a product's own resources are for its process step
+    assert chosen.resource("process", "mem_mb", RUN, "raw", 1, []) == 300
+    assert chosen.resource("transfer", "runtime_min", RUN, None, 1, []) == 30
+
+
+def test_while_the_size_is_unknown_snakemake_asks_again_later(tmp_path: Path) -> None:
+    missing = f"runs/{RUN}/run.json"
+    with pytest.raises(FileNotFoundError) as caught:
+        flow(tmp_path).resource("transfer", "runtime_min", RUN, None, 1, [missing])
+    assert caught.value.filename == missing
+
+
+def test_an_unreadable_receipt_stops_no_planning(tmp_path: Path) -> None:
+    chosen = flow(tmp_path)
+    (chosen.state.run(RUN) / "live").mkdir()
+    chosen.state.path(RUN, "live", Transferred).write_text("{")
+    assert chosen.resource("transfer", "runtime_min", RUN, None, 1, []) == 10
+
+
+def test_threads_are_what_strax_uses(tmp_path: Path) -> None:
+    chosen = flow(tmp_path)
+    assert (chosen.threads("raw"), chosen.threads("peaks")) == (3, 5)
+
+
+def test_where_a_product_comes_from(tmp_path: Path) -> None:
+    chosen = flow(tmp_path)
+    assert chosen.source_receipt(RUN, "raw") == f"runs/{RUN}/live/transferred.json"
+    assert chosen.source_receipt(RUN, "peaks") == f"runs/{RUN}/raw/processed.json"
+
+
+def test_what_must_stand_before_a_release(tmp_path: Path) -> None:
+    chosen = flow(tmp_path)
+    write(chosen.state.run(RUN) / "run.json", facts("led"))
+    assert chosen.before_release(RUN) == [f"runs/{RUN}/{p}/registered.json" for p in ("live", "raw")]
+
+
+def test_a_batch_gives_its_runs_receipts(tmp_path: Path) -> None:
+    runs = [BatchRun(run=RUN, number=1, mode="led", token=1)]
+    (tmp_path / "b.json").write_text(Batch(batch="b", campaign="online", runs=runs).model_dump_json())
+    wanted = flow(tmp_path).receipts_of_batch(str(tmp_path / "b.json"))
+    assert f"runs/{RUN}/released.json" in wanted
+    assert f"runs/{RUN}/raw/stored.json" in wanted
+    assert not any("peaks" in path for path in wanted)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(
+        st.text(), st.none() | st.integers() | st.dictionaries(st.text(), st.none() | st.text()) | st.just({"avg": 2})
+    )
+)
+def test_any_rate_gives_a_size(rate: dict[str, Any]) -> None:
+    known = sum(value == {"avg": 2} for value in rate.values())
+    assert rated_bytes(facts(**{f"d{i}": value for i, value in enumerate(rate.values())})) == known * 200_000_000
+
+
+def test_errors_are_shown_as_snakemakes_own() -> None:
+    with pytest.raises(RuntimeError, match=r"^in words$"), quiet_errors(RuntimeError):
+        raise StraxflowError("in words")
+    with pytest.raises(KeyError), quiet_errors(RuntimeError):
+        raise KeyError("a bug")
+
+
+def test_runs_in_targets() -> None:
+    targets = ["runs/000002/raw/stored.json", "/far/runs/000001/released.json", "batches/x.json", "all", "runs/odd"]
+    assert runs_in_targets(targets) == ["000001", "000002"]
+
+
+@pytest.mark.parametrize(("value", "name"), [(None, "online"), ("", "online"), ("v5", "v5"), ("sr1_v2", "sr1_v2")])
+def test_campaign(monkeypatch: pytest.MonkeyPatch, value: str | None, name: str) -> None:
+    monkeypatch.delenv("STRAXFLOW_CAMPAIGN", raising=False)
+    if value is not None:
+        monkeypatch.setenv("STRAXFLOW_CAMPAIGN", value)
+    assert campaign_name() == name
+
+
+@pytest.mark.parametrize("value", ["5v", "../up", "a.b", "a b", "$x"])
+def test_no_campaign(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("STRAXFLOW_CAMPAIGN", value)
+    with pytest.raises(StraxflowError, match="letters, digits and _ only"):
+        campaign_name()
