@@ -49,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in arguments.names or BENCHES:
             start = time.monotonic()
             results.append(BENCHES[name](parts, arguments.quick))
-            console.print(f"{name}: measured in {time.monotonic() - start:.0f} s")
-    report.show(console, results)
+            report.show(console, results[-1])
+            console.print(f"({time.monotonic() - start:.0f} s)")
+    report.conclude(console, results)
     page = arguments.page or (None if arguments.quick or arguments.names else PAGE)
     if page:
         page.parent.mkdir(exist_ok=True)

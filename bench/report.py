@@ -29,14 +29,17 @@ def verdict_line(results: Sequence[Result]) -> str:
     return f"{len(missed)} of {len(judged)} goals MISSED: {names}."
 
 
-def show(console: Console, results: Sequence[Result]) -> None:
-    """Print all results."""
-    for result in results:
-        console.print(f"\n[bold]{result.name}[/bold]: {result.setting}")
-        for table in result.tables:
-            console.print(_rich(table))
-        for note in result.notes:
-            console.print(note, markup=False)
+def show(console: Console, result: Result) -> None:
+    """Print one bench."""
+    console.print(f"\n[bold]{result.name}[/bold]: {result.setting}")
+    for table in result.tables:
+        console.print(_rich(table))
+    for note in result.notes:
+        console.print(note, markup=False)
+
+
+def conclude(console: Console, results: Sequence[Result]) -> None:
+    """Print the figures of all benches, against their goals."""
     judged = [j for result in results for j in result.judged]
     console.print(_rich(_summary(judged)))
     console.print(verdict_line(results), markup=False)

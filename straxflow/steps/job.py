@@ -6,7 +6,8 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -40,7 +41,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Step:
-    """A step: its name, its work, and whether it works on one product or on the whole run."""
+    """A step: its name and its work."""
 
     name: str
     work: Callable[[Job], Receipt]
@@ -52,8 +53,12 @@ class Stopped(BaseException):
 
 def run_job(snakemake: Any, step: Step) -> None:
     """Run a step as a Snakemake job; ends the process with 1 if it fails."""
-    log_file = Path(snakemake.log[0]).absolute()
-    log_to(log_file)
+    declared = Path(snakemake.log[0])
+    with log_of_attempts(declared.absolute()) as log_file:
+        _attempt(snakemake, step, log_file, str(declared.with_name(log_file.name)))
+
+
+def _attempt(snakemake: Any, step: Step, log_file: Path, log_name: str) -> None:
     campaign = campaign_name()
     batch = ensure_batch_id()
     run = snakemake.wildcards.run
@@ -66,14 +71,13 @@ def run_job(snakemake: Any, step: Step) -> None:
         state = State(config.folders.state / campaign)
         check_folders(config, state)
         fence = Fence.enter(state, run, batch)
-        relative = str(snakemake.log[0])
         # a retry follows at once, while the batch system still knows how the attempt before ended
         complete_open(state, run)
         earlier = hopeless(state, run, product, step.name, batch)
         if earlier:
             log.info("not tried again in this invocation: it ended as '%s' before", earlier.outcome)
             _fail(None, "failed", f"{earlier.reason} (log: {earlier.log}; not tried again in this invocation)", 1)
-        attempt = AttemptFile.start(state, run, product, step.name, batch, relative)
+        attempt = AttemptFile.start(state, run, product, step.name, batch, log_name)
         log.info("%s of %s, run %s, begins (invocation %s)", step.name, product, run, batch)
         job = Job(config, state, campaign, run, product, fence, int(snakemake.threads), log_file)
         receipt = step.work(job)
@@ -115,8 +119,26 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise Stopped(signal.Signals(number).name)
 
 
+@contextmanager
+def log_of_attempts(declared: Path) -> Iterator[Path]:
+    """Log to a file that keeps all attempts; snakemake removes its declared one before each, which then gets the last.
+
+    Yields:
+        the file of all attempts, for programs that a step runs.
+    """
+    history = declared.with_suffix(f".attempts{declared.suffix}")
+    log_to(history)
+    began = history.stat().st_size
+    try:
+        yield history
+    finally:
+        with history.open("rb") as words:
+            words.seek(began)
+            declared.write_bytes(words.read())
+
+
 def log_to(file: Path) -> None:
-    """Append what straxflow logs to a job's log file."""
+    """Append what straxflow logs to a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(file, mode="a", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -74,7 +74,8 @@ def test_the_page_says_clearly_when_a_goal_is_missed() -> None:
 
 def test_the_tables_are_shown_on_a_terminal() -> None:
     console = Console(width=120, record=True, file=io.StringIO())
-    report.show(console, results(1.01))
+    report.show(console, results(1.01)[0])
+    report.conclude(console, results(1.01))
     text = console.export_text()
     assert "MISSED" in text
     assert "A note." in text
