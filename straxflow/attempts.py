@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import resource
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -17,11 +14,10 @@ from straxflow.errors import ClaimLost, Damaged, Retryable, StraxflowError
 from straxflow.fsio import write_atomic
 from straxflow.owner import Owner
 from straxflow.receipts import State, now
+from straxflow.slurm import RUNNING, verdict_on
 
 Outcome = Literal["ok", "failed", "damaged", "retry", "stopped", "claim lost", "killed"]
 """`retry` and `stopped` (by a signal: Ctrl-C, scancel) are not held against the run."""
-
-RUNNING = "RUNNING"
 
 
 class Attempt(BaseModel):
@@ -139,7 +135,7 @@ def complete_open(state: State, run: str, batch: str | None = None) -> list[Atte
         stopped = attempt.outcome == "stopped" and attempt.job_id
         if attempt.ended is not None and not stopped:
             continue
-        verdict = batch_verdict(attempt.job_id) if attempt.job_id else None
+        verdict = verdict_on(attempt.job_id) if attempt.job_id else None
         if verdict == RUNNING:
             continue
         if stopped:
@@ -149,42 +145,6 @@ def complete_open(state: State, run: str, batch: str | None = None) -> list[Atte
             file.complete(f"killed: {verdict or 'its process is gone without a word'}")
             completed.append(file.attempt)
     return completed
-
-
-def batch_verdict(job_id: str) -> str | None:
-    """What Slurm says of a job: `RUNNING`, or how it ended, e.g. `TIMEOUT (time limit 00:30:00)`, `OUT_OF_MEMORY
-    (it had 1000M)`, `CANCELLED`; None if Slurm is not here, does not answer or does not know the job any more."""
-    if not shutil.which("scontrol"):
-        return None
-    try:
-        shown = subprocess.run(
-            ["scontrol", "-o", "show", "job", job_id], capture_output=True, text=True, timeout=20, check=False
-        ).stdout
-    except subprocess.TimeoutExpired:
-        return None
-    fields = dict(part.split("=", 1) for part in shown.split() if "=" in part)
-    state = fields.get("JobState")
-    if fields.get("Reason") == "TimeLimit":
-        state = "TIMEOUT"
-    elif state in ("FAILED", "OUT_OF_MEMORY") and _ran_out_of_memory(Path(fields.get("StdOut", "/dev/null"))):
-        state = "OUT_OF_MEMORY"
-    if state == "TIMEOUT":
-        return f"{state} (time limit {fields.get('TimeLimit')})"
-    if state == "OUT_OF_MEMORY":
-        memory = re.search(r"\bmem=(\w+)", shown)
-        return f"{state} (it had {memory[1] if memory else 'too little'})"
-    if state in ("FAILED", "COMPLETED"):
-        return f"its process is gone without a word (Slurm: {state})"
-    return RUNNING if state in ("PENDING", "CONFIGURING", "COMPLETING", "SUSPENDED") else state
-
-
-def _ran_out_of_memory(log: Path) -> bool:
-    # where memory is polled rather than limited by cgroups, the job is just FAILED; only slurmstepd's words tell why
-    try:
-        said = log.read_text(encoding="utf-8", errors="replace")[-20_000:]
-    except OSError:
-        return False
-    return bool(re.search(r"slurmstepd\S*: error: .*(exceeded (job )?memory limit|oom.kill|OOM Killed)", said))
 
 
 def hopeless(state: State, run: str, product: str, step: str, batch: str) -> Attempt | None:

@@ -18,7 +18,6 @@ OWNER = "STRAXFLOW_OWNER"
 CAMPAIGN = "STRAXFLOW_CAMPAIGN"
 KEPT = "STRAXFLOW_KEPT"
 """The batch whose leases a main process renews; its checkpoint claims for no other."""
-JOB_PREFIX = "straxflow_"
 
 
 class BatchRun(BaseModel):

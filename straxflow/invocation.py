@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -17,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from straxflow import attempts, claimfile
-from straxflow.batch import BATCH, JOB_PREFIX, KEPT, OWNER, Batch, BatchRun, batch_file, runs_in_targets
+from straxflow.batch import BATCH, KEPT, OWNER, Batch, BatchRun, batch_file, runs_in_targets
 from straxflow.config import Config
 from straxflow.errors import RunDbError, StraxflowError
 from straxflow.fsio import write_atomic
@@ -30,6 +28,7 @@ from straxflow.rundb.client import RunDb, connect
 from straxflow.rundb.pending import candidates, malformed_numbers, readable
 from straxflow.rundb.rundoc import Run, parse
 from straxflow.rundb.tunnel import Tunnel
+from straxflow.slurm import cancel_jobs
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +135,7 @@ class Invocation:
         for batch in sorted({one.taken_from for one in claimed if one.taken_from}):
             runs = [one.run.id for one in claimed if one.taken_from == batch]
             log.warning("taken over from invocation %s, which is dead or silent: run %s", batch, ", ".join(runs))
-            cancel_batch_jobs(batch)
+            cancel_jobs(batch)
 
     def _take_up(self, one: Claimed, named: bool = False) -> None:
         owner = Owner.from_token(os.environ.get(OWNER, "")) or Owner.current()
@@ -211,7 +210,7 @@ class Invocation:
         deadline = time.monotonic() + patience_s
         while True:
             try:
-                cancel_batch_jobs(self.batch)
+                cancel_jobs(self.batch)
                 with connect(self.config) as db:
                     self._give_back(db)
                 if self._tunnel:
@@ -266,23 +265,3 @@ class Invocation:
         if document is None:
             raise RunDbError(f"run {run}: there is no run document of it")
         return parse(document, self.config, self.campaign).facts
-
-
-def cancel_batch_jobs(batch: str) -> None:
-    """Cancel what an invocation that has ended left in Slurm: its jobs carry its batch in their names."""
-    if not shutil.which("squeue"):
-        return
-    try:
-        listed = subprocess.run(
-            ["squeue", "--noheader", "--me", "--format=%i %j"],
-            capture_output=True, text=True, timeout=30, check=True,
-        ).stdout  # fmt: skip
-        prefix = f"{JOB_PREFIX}{batch}_"
-        rows = (line.split(maxsplit=1) for line in listed.splitlines())
-        jobs = [row[0] for row in rows if len(row) == 2 and row[1].startswith(prefix)]
-        if jobs:
-            log.warning("cancelling %d batch jobs that invocation %s left", len(jobs), batch)
-            subprocess.run(["scancel", *jobs], timeout=60, check=True, capture_output=True)
-    except (subprocess.SubprocessError, OSError) as error:
-        # the fence makes leftover jobs harmless; cancelling them only saves their time
-        log.warning("batch jobs of %s could not be cancelled: %s", batch, error)

@@ -12,8 +12,9 @@ from snakemake.logging import logger
 from straxflow import config as settings
 from straxflow.errors import StraxflowError
 from straxflow.fsio import MARKER
-from straxflow.batch import JOB_PREFIX, campaign_name, ensure_batch_id
+from straxflow.batch import campaign_name, ensure_batch_id
 from straxflow.receipts import State
+from straxflow.slurm import JOB_PREFIX
 from straxflow.workflow import Flow, quiet_errors
 
 with quiet_errors(WorkflowError):
