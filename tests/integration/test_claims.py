@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,14 @@ def claim(config: Config, batch: str, owner: Owner) -> dict[str, int]:
     return {one.run.id: one.token for one in taken}
 
 
-def _claim_some(files: list[Path], root: Path, batch: str, found: Any) -> None:
+def _claim_some(files: list[Path], root: Path, name: str, found: Any) -> None:
     from straxflow.config import load_files
 
     config = load_files(files, root)
-    mine = []
-    while got := claim(config, batch, Owner.current()):
-        mine += list(got)
-    found.put((batch, mine))
+    mine: dict[str, list[str]] = {}
+    while got := claim(config, f"{name}_{len(mine)}", Owner.current()):
+        mine[f"{name}_{len(mine)}"] = list(got)
+    found.put(mine)
 
 
 def test_eight_processes_claim_each_run_once(site: Site) -> None:
@@ -74,16 +75,24 @@ def test_eight_processes_claim_each_run_once(site: Site) -> None:
     workers = [context.Process(target=_claim_some, args=(files, site.root, f"b{i}", found)) for i in range(8)]
     for worker in workers:
         worker.start()
-    claimed = dict(found.get(timeout=120) for _ in workers)
+    claimed = {batch: runs for _ in workers for batch, runs in found.get(timeout=60).items()}
     for worker in workers:
         worker.join(30)
     everything = [run for runs in claimed.values() for run in runs]
     assert len(everything) == len(set(everything)) == 300
     for batch, runs in claimed.items():
-        for run in runs[:5]:
-            part = site.doc(int(run))["straxflow"]["online"]
-            assert (part["claim"]["batch"], part["token"]) == (batch, 1)
-        assert sorted(runs[:7], reverse=True) == runs[:7]
+        assert sorted(runs, reverse=True) == runs
+        part = site.doc(int(runs[0]))["straxflow"]["online"]
+        assert (part["claim"]["batch"], part["token"]) == (batch, 1)
+
+
+def test_a_claim_job_that_is_tried_again_finds_what_it_had(site: Site) -> None:
+    site.configure(claim={"max_runs": 2})
+    for number in (1, 2, 3):
+        site.document(number)
+    first = claim(site.config, "mine", Owner.current())
+    assert first == claim(site.config, "mine", Owner.current()) == {"000003": 1, "000002": 1}
+    assert claim(site.config, "other", Owner.current()) == {"000001": 1}
 
 
 def test_a_dead_owners_claim_is_taken_at_once_a_live_ones_after_its_lease(site: Site) -> None:
@@ -207,8 +216,19 @@ def test_naming_a_run_that_another_holds_is_refused(site: Site) -> None:
 
 # --- any order of claim, renewal, release, expiry and death ------------------------------------------------
 
-BATCHES = st.sampled_from(["a", "b", "c"])
 RUNS = st.sampled_from([1, 2])
+
+
+@dataclass
+class Held:
+    """A claim, and what will be when it is given back."""
+
+    batch: str
+    token: int
+    named: bool
+    was_wanted: bool
+    lapsed: bool = False
+    wanted_meanwhile: bool = False
 
 
 class ClaimMachine(RuleBasedStateMachine):
@@ -221,113 +241,114 @@ class ClaimMachine(RuleBasedStateMachine):
         self.site.runs.delete_many({})
         for number in (1, 2):
             self.site.document(number)
-        self.holder: dict[int, tuple[str, int]] = {}
+        self.held: dict[int, Held] = {}
         self.tokens = {1: 0, 2: 0}
-        self.claimable = {1, 2}
-        self.old: list[tuple[int, str, int]] = []
-        self.dead: set[str] = set()
+        self.wanted = {1: True, 2: True}
+        self.old: list[tuple[int, Held]] = []
+        self.batches = 0
 
     def claimer(self, db: Any, batch: str) -> Claimer:
-        return Claimer(db, self.site.config, "online", batch, dead_owner() if batch in self.dead else other_host())
-
-    def _took(self, batch: str, claimed: list[Claimed]) -> None:
-        for one in claimed:
-            number = one.run.facts.number
-            assert one.token == self.tokens[number] + 1
-            before = self.holder.get(number)
-            assert one.taken_from == (before[0] if before else None)
-            if before:
-                self.old.append((number, *before))
-            self.tokens[number] = one.token
-            self.holder[number] = (batch, one.token)
-            self.claimable.discard(number)
+        return Claimer(db, self.site.config, "online", batch, other_host())
 
     def free(self) -> set[int]:
-        lapsed = {n for n, (_, token) in self.holder.items() if (n, token) in self.lapsed}
-        return (self.claimable - set(self.holder)) | lapsed
+        return {n for n in (1, 2) if (self.held[n].lapsed if n in self.held else self.wanted[n])}
 
-    @property
-    def lapsed(self) -> set[tuple[int, int]]:
-        """Claims whose owner is dead or whose lease is over, as the database tells it."""
-        found = set()
-        for number in self.holder:
-            part = self.site.doc(number)["straxflow"]["online"]
-            if part["claim"]["lease_s"] == 0 or Owner.from_dict(part["claim"]["owner"]).is_dead():
-                found.add((number, part["token"]))
-        return found
+    def took(self, batch: str, one: Claimed, named: bool = False) -> None:
+        number = one.run.facts.number
+        before = self.held.get(number)
+        self.tokens[number] += 1
+        assert one.token == self.tokens[number]
+        assert one.taken_from == (before.batch if before else None)
+        wanted = self.wanted[number]
+        if before:
+            self.old.append((number, before))
+            wanted = before.was_wanted or before.wanted_meanwhile
+        self.held[number] = Held(batch, one.token, named, wanted)
 
-    @rule(batch=BATCHES)
-    def claim_pending(self, batch: str) -> None:
+    @rule()
+    def claim_pending(self) -> None:
+        self.batches += 1
         free = self.free()
         with connect(self.site.config) as db:
-            claimed = self.claimer(db, batch).claim_pending(lambda _: True, print)
+            claimed = self.claimer(db, f"b{self.batches}").claim_pending(lambda _: True, print)
         assert {one.run.facts.number for one in claimed} == free
-        self._took(batch, claimed)
+        for one in claimed:
+            self.took(f"b{self.batches}", one)
 
-    @rule(batch=BATCHES, number=RUNS)
-    def claim_named(self, batch: str, number: int) -> None:
-        held = number in self.holder and number not in self.free()
+    @rule(number=RUNS)
+    def claim_named(self, number: int) -> None:
+        self.batches += 1
+        held = number in self.held and not self.held[number].lapsed
         with connect(self.site.config) as db:
             try:
-                one = self.claimer(db, batch).claim_named(f"{number:06d}")
+                one = self.claimer(db, f"b{self.batches}").claim_named(f"{number:06d}")
             except RunDbError:
                 assert held
                 return
         assert not held
-        self._took(batch, [one])
+        self.took(f"b{self.batches}", one, named=True)
+
+    @rule(number=RUNS, how=st.sampled_from(["lease", "death"]))
+    def lapse(self, number: int, how: str) -> None:
+        if number in self.held:
+            change = {"lease_s": 0} if how == "lease" else {"owner": dead_owner().as_dict()}
+            self.site.runs.update_one(
+                {"number": number}, {"$set": {f"straxflow.online.claim.{k}": v for k, v in change.items()}}
+            )
+            self.held[number].lapsed = True
 
     @rule(number=RUNS)
-    def lease_is_over(self, number: int) -> None:
-        if number in self.holder:
-            self.site.runs.update_one({"number": number}, {"$set": {"straxflow.online.claim.lease_s": 0}})
-
-    @rule(batch=BATCHES)
-    def batch_dies(self, batch: str) -> None:
-        self.site.runs.update_many(
-            {"straxflow.online.claim.batch": batch}, {"$set": {"straxflow.online.claim.owner": dead_owner().as_dict()}}
-        )
-
-    @rule(batch=BATCHES)
-    def renew(self, batch: str) -> None:
-        with connect(self.site.config) as db:
-            assert self.claimer(db, batch).renew() == sum(b == batch for b, _ in self.holder.values())
+    def renew(self, number: int) -> None:
+        if number in self.held:
+            batch = self.held[number].batch
+            with connect(self.site.config) as db:
+                assert self.claimer(db, batch).renew() == sum(h.batch == batch for h in self.held.values())
 
     @rule(number=RUNS, state=st.sampled_from(["done", "failed", "damaged", "pending", "reached"]))
     def release(self, number: int, state: Any) -> None:
-        if number not in self.holder:
+        if number not in self.held:
             return
-        batch, token = self.holder.pop(number)
+        one = self.held.pop(number)
+        reason = "reached " + " ".join(self.site.config.steps) if state == "reached" else None
         with connect(self.site.config) as db:
-            assert self.claimer(db, batch).release(self.site.doc(number)["_id"], token, self.standing(state))
-        self.old.append((number, batch, token))
-        # without backoff a failed run is due at once
-        self.claimable.discard(number)
-        if state in ("pending", "failed"):
-            self.claimable.add(number)
-
-    def standing(self, state: Any) -> Standing:
-        return Standing(state, "reached " + " ".join(self.site.config.steps) if state == "reached" else None)
+            given = self.claimer(db, one.batch).release(
+                self.site.doc(number)["_id"], one.token, Standing(state, reason)
+            )
+        assert given
+        self.old.append((number, one))
+        if one.wanted_meanwhile:
+            self.wanted[number] = True
+        elif one.named and state != "done":
+            self.wanted[number] = one.was_wanted
+        else:
+            # without backoff a failed run is due at once
+            self.wanted[number] = state in ("pending", "failed")
 
     @rule(which=st.integers(0, 20))
     def late_release(self, which: int) -> None:
         if self.old:
-            number, batch, token = self.old[which % len(self.old)]
+            number, one = self.old[which % len(self.old)]
             with connect(self.site.config) as db:
-                assert not self.claimer(db, batch).release(self.site.doc(number)["_id"], token, Standing("done"))
+                late = self.claimer(db, one.batch)
+                assert not late.release(self.site.doc(number)["_id"], one.token, Standing("done"))
 
     @rule(number=RUNS)
     def wanted_by_a_person(self, number: int) -> None:
         self.site.runs.update_one({"number": number}, {"$set": {"processing_status": "pending"}})
-        self.claimable.add(number)
+        if number in self.held:
+            self.held[number].wanted_meanwhile = True
+        else:
+            self.wanted[number] = True
 
     @invariant()
     def database_says_the_same(self) -> None:
-        if not hasattr(self, "holder"):
+        if not hasattr(self, "held"):
             return
         for number in (1, 2):
             part = self.site.doc(number).get("straxflow", {}).get("online", {})
             claim = part.get("claim")
-            assert (claim and (claim["batch"], part["token"])) == self.holder.get(number)
+            one = self.held.get(number)
+            assert (claim and (claim["batch"], part["token"])) == (one and (one.batch, one.token))
             assert part.get("token", 0) == self.tokens[number]
         with connect(self.site.config) as db:
             seen = {c.run.facts.number for c in candidates(db, self.site.config, "online")}
