@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import subprocess
@@ -73,6 +74,7 @@ def machine() -> list[tuple[str, str]]:
     cores = len(re.findall(r"^processor", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
     facts = [
         ("CPU", f"{cores} x {cpu[1] if cpu else platform.machine()}"),
+        ("load (1, 5, 15 minutes) at the end", ", ".join(f"{load:.1f}" for load in os.getloadavg())),
         ("memory", f"{int(memory[1]) / 1e6:.0f} GB" if memory else "unknown"),
         ("kernel", platform.release()),
         ("Python", platform.python_version()),

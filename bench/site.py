@@ -101,8 +101,9 @@ def make_site(lab: Lab, name: str, daq: Path, changes: Document | None = None) -
         "runs": {"min_run_number": 1, "settle_s": 0},
         "strax": {"max_gap_s": 1},
         "products": {"raw_records": {"from": "live"}},
-        **(changes or {}),
     }
+    for key, value in (changes or {}).items():
+        settings[key] = {**settings.get(key, {}), **value} if key == "rundb" else value
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(settings))
     config = load_files([file])

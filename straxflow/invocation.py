@@ -8,17 +8,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from straxflow import attempts, claimfile
 from straxflow.batch import BATCH, KEPT, OWNER, Batch, BatchRun, batch_file, runs_in_targets
 from straxflow.config import Config
 from straxflow.errors import RunDbError, StraxflowError
-from straxflow.fsio import write_atomic
+from straxflow.fsio import reap, write_atomic
 from straxflow.owner import Owner
 from straxflow.plan import Standing, final_receipts, receipts_of, standing
 from straxflow.receipts import RunFacts, State, Transferred, write
@@ -48,6 +52,7 @@ class Invocation:
     _keeper: threading.Thread | None = None
     _tunnel: Tunnel | None = None
     _given_back: dict[str, str] = field(default_factory=dict)
+    _interrupted: bool = False
 
     def _claimer(self, db: RunDb) -> Claimer:
         owner = Owner.from_token(os.environ.get(OWNER, "")) or Owner.current()
@@ -103,6 +108,7 @@ class Invocation:
         ]
         batch = Batch(batch=self.batch, campaign=self.campaign, runs=runs, problems=problems)
         output.parent.mkdir(parents=True, exist_ok=True)
+        reap(output.parent)
         write_atomic(output, batch.model_dump_json(indent=1).encode())
         return batch
 
@@ -143,6 +149,8 @@ class Invocation:
         claim = claimfile.ClaimFile(run=run, token=one.token, batch=self.batch, owner=owner.as_dict())
         claimfile.write(self.state, claim)
         attempts.complete_open(self.state, run, one.taken_from)
+        for where, _, _ in os.walk(self.state.run(run)):
+            reap(Path(where))
         if not named:
             for message in set_aside_stale(self.config, self.state, run):
                 log.warning("run %s: %s", run, message)
@@ -171,6 +179,17 @@ class Invocation:
         os.environ[KEPT] = self.batch
         self._keeper = threading.Thread(target=self._renew_loop, name="straxflow-leases", daemon=True)
         self._keeper.start()
+
+    def note_interrupts(self) -> None:
+        """Remember Ctrl-C and SIGTERM: what an interrupted invocation did not come to need not wait."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.getsignal(number)
+            if callable(before):
+                signal.signal(number, partial(self._note_interrupt, before))
+
+    def _note_interrupt(self, before: Callable[[int, FrameType | None], Any], number: int, frame: Any) -> None:
+        self._interrupted = True
+        before(number, frame)
 
     def _renew_loop(self) -> None:
         renewed = time.monotonic()
@@ -244,7 +263,7 @@ class Invocation:
             return Standing("pending")  # claimed, but never taken up
         stands = standing(self.config, self.state, run.id, run.facts.mode, since=claim.made)
         tried = any(f.attempt.batch == self.batch for f in attempts.all_of(self.state, run.id))
-        if stands.state == "pending" and not tried:
+        if stands.state == "pending" and not tried and not self._interrupted:
             return Standing("waiting", "none of its jobs could be started; see snakemake's own log")
         return stands
 

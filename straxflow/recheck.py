@@ -23,6 +23,12 @@ def set_aside_stale(config: Config, state: State, run: str) -> list[str]:
     return messages
 
 
+def broke_in_store(state: State, run: str, product: str) -> bool:
+    """Whether a product's receipt of its store copy was set aside because that copy did not hold."""
+    receipt = state.path(run, product, Stored)
+    return any(receipt.parent.glob(f"{receipt.name}.stale-*"))
+
+
 def find_stale(config: Config, state: State, run: str) -> tuple[list[str], list[Path]]:
     """Messages on what does not hold, and the receipts to set aside for it; reads only."""
     messages: list[str] = []

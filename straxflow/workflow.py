@@ -43,6 +43,7 @@ class Flow:
     def begin(self, targets: Sequence[str]) -> None:
         """Check the folders, claim what explicit targets need, and keep the leases from now on."""
         check_folders(self.config, self.state)
+        self.invocation.note_interrupts()
         self.invocation.check_batch_is_new()
         self.invocation.open_tunnel()
         runs = self.invocation.claim_targets(targets)

@@ -25,7 +25,7 @@ from straxflow.folders import init_folders
 from straxflow.lab.daq import Daq, RunPlan
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
-from straxflow.receipts import LiveFacts, Processed, Receipt, Registered, State, Stored, Transferred
+from straxflow.receipts import Processed, Receipt, Registered, State, Stored, Transferred
 
 FOLDER = ROOT / ".demo"
 PROFILE = "demo"
@@ -39,6 +39,8 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=len(RUNS), help="how many runs to take")
     arguments = parser.parse_args()
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 130
     rundb = RunDbServer(FOLDER / "rundb", die_with_parent=False)
     sshd = Sshd(FOLDER / "sshd", die_with_parent=False)
     try:
@@ -122,30 +124,28 @@ def _report_new(console: Console, state: State, seen: set[Path], since: float) -
 
 def _table(config: Config, state: State, runs: list[str]) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="bold")
-    for column in ("run", "mode", "product", "MB", "records", "seconds", "MB/s", "state", "where"):
-        numeric = column in ("MB", "records", "seconds", "MB/s")
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for column in ("run", "mode", "product", "MB", "seconds", "MB/s", "state"):
+        table.add_column(column, justify="right" if column in ("MB", "seconds", "MB/s") else "left", no_wrap=True)
+    table.add_column("where", overflow="fold")
     for run in runs:
         facts = state.facts(run)
         received = state.find(run, "live", Transferred)
         if received is None:
-            table.add_row(run, facts.mode, "live", "", "", "", "", "not transferred", "")
+            table.add_row(run, facts.mode, "live", "", "", "", "not transferred", "")
             continue
         size = received.bytes
-        check = received.check or LiveFacts(chunks=0, records=0, bytes_uncompressed=0, seconds=0)
         table.add_row(
-            run, facts.mode, "live", f"{size / 1e6:.1f}", str(check.records), f"{received.seconds:.1f}",
+            run, facts.mode, "live", f"{size / 1e6:.1f}", f"{received.seconds:.1f}",
             f"{size / 1e6 / received.seconds:.0f}", _state(state, run, "live"), _short(received.folder),
         )  # fmt: skip
         for product in config.products_for(facts.mode):
             made = state.find(run, product, Processed)
             stored = state.find(run, product, Stored)
             if made is None:
-                table.add_row("", "", product, "", "", "", "", "not made", "")
+                table.add_row("", "", product, "", "", "", "not made", "")
                 continue
-            records = sum(t.records for t in made.targets.values())
             table.add_row(
-                "", "", product, f"{made.bytes / 1e6:.1f}", str(records), f"{made.seconds:.1f}",
+                "", "", product, f"{made.bytes / 1e6:.1f}", f"{made.seconds:.1f}",
                 f"{size / 1e6 / made.seconds:.0f}", _state(state, run, product),
                 ", ".join(_short(f"{stored.location}/{f}") for f in stored.folders) if stored else "staging",
             )  # fmt: skip

@@ -58,8 +58,9 @@ class Claimer:
         """Claim pending runs, newest first, at most `claim.max_runs`."""
         # a claim job that died half-way is tried again, and finds what it had claimed
         claimed = [
-            Claimed(run, int(campaign_part(run.document, self.campaign)["token"]))
+            Claimed(run, int(part["token"]), part["claim"].get("taken_from"))
             for run in readable(self.held(), self.config, self.campaign, problem)
+            if (part := run.campaign(self.campaign))
         ]
         for candidate in candidates(self.db, self.config, self.campaign, problem):
             if len(claimed) >= self.config.claim.max_runs:
@@ -109,9 +110,11 @@ class Claimer:
     def _take(self, candidate: Candidate, named: bool = False) -> Claimed | None:
         earlier = candidate.run.campaign(self.campaign).get("claim")
         now = self.db.now()
+        taken_from = earlier.get("batch") if isinstance(earlier, Mapping) else None
         status = {"status": SUBMITTED, "time": now, "host": self.owner.host, "reason": self._reason}
         claim = {
             "named": named,
+            "taken_from": taken_from,
             "before": _status_before(candidate.run, earlier, self.campaign),
             "owner": self.owner.as_dict(),
             "batch": self.batch,
@@ -131,7 +134,6 @@ class Claimer:
         if document is None:
             return None
         token = int(campaign_part(document, self.campaign)["token"])
-        taken_from = earlier.get("batch") if isinstance(earlier, dict) else None
         return Claimed(candidate.run, token, taken_from)
 
     def renew(self) -> int:

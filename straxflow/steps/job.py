@@ -24,6 +24,8 @@ from straxflow.receipts import Receipt, State, write
 
 log = logging.getLogger("straxflow")
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -64,8 +66,7 @@ def _attempt(snakemake: Any, step: Step, log_file: Path, log_name: str) -> None:
     run = snakemake.wildcards.run
     product = getattr(snakemake.wildcards, "product", LIVE)
     attempt: AttemptFile | None = None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    _on_signals(_stop)
     try:
         config = settings.load(snakemake.config)
         state = State(config.folders.state / campaign)
@@ -77,11 +78,16 @@ def _attempt(snakemake: Any, step: Step, log_file: Path, log_name: str) -> None:
         if earlier:
             log.info("not tried again in this invocation: it ended as '%s' before", earlier.outcome)
             _fail(None, "failed", f"{earlier.reason} (log: {earlier.log}; not tried again in this invocation)", 1)
+        # a signal in between would leave an attempt that nobody completes
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         attempt = AttemptFile.start(state, run, product, step.name, batch, log_name)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         log.info("%s of %s, run %s, begins (invocation %s)", step.name, product, run, batch)
         job = Job(config, state, campaign, run, product, fence, int(snakemake.threads), log_file)
         receipt = step.work(job)
         fence.check()
+        # the work is done: too late to stop between its receipt and its attempt, or on the way out
+        _on_signals(signal.SIG_IGN)
         write(Path(snakemake.output[0]), receipt)
     except Stopped as stopped:
         _fail(attempt, "stopped", f"stopped by {stopped} (time limit, cancelled, or interrupted)", 143)
@@ -100,6 +106,7 @@ def _attempt(snakemake: Any, step: Step, log_file: Path, log_name: str) -> None:
 
 
 def _fail(attempt: AttemptFile | None, outcome: Outcome, reason: str, code: int) -> NoReturn:
+    _on_signals(signal.SIG_IGN)
     say(reason)
     try:
         if attempt:
@@ -113,6 +120,11 @@ def _fail(attempt: AttemptFile | None, outcome: Outcome, reason: str, code: int)
 def say(text: str) -> None:
     """Tell the person at snakemake's terminal."""
     print(f"straxflow: {text}", file=sys.stderr, flush=True)
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers) -> None:
+    for number in SIGNALS:
+        signal.signal(number, handler)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

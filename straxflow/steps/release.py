@@ -8,7 +8,15 @@ from straxflow.config import LIVE
 from straxflow.digests import describe, verify_tree
 from straxflow.errors import StepFailed
 from straxflow.folders import open_store
-from straxflow.fsio import MARKER, fsync_path, incoming_name, remove_tree, rename_noreplace
+from straxflow.fsio import (
+    MARKER,
+    fsync_path,
+    incoming_name,
+    is_incoming_of,
+    owner_is_dead,
+    remove_tree,
+    rename_noreplace,
+)
 from straxflow.receipts import Checksums, Processed, Registered, Released, Stored, Transferred
 from straxflow.rundb import entries
 from straxflow.rundb.client import connect
@@ -27,6 +35,7 @@ def release(job: Job) -> Released:
     live_copy = job.config.folders.live / job.run
     if "transfer" in job.config.steps and live_copy.is_dir():
         work.drop_live(live_copy, facts.number)
+    work.finish_earlier_drops(live_copy)
     for what, why in work.kept.items():
         log.info("kept %s: %s", what, why)
     return Released(run=job.run, dropped=work.dropped, kept=work.kept, bytes=work.freed)
@@ -66,6 +75,16 @@ class _Release:
             _drop(folder)
             self.freed += target.bytes
             self.dropped[str(folder)] = "read back: " + "; ".join(proofs)
+
+    def finish_earlier_drops(self, live_copy: Path) -> None:
+        """Remove what attempts that were killed half-way left of this run: nobody else would come by."""
+        config, state, run = self.job.config, self.job.state, self.job.run
+        made = (state.get(run, product, Processed) for product in self.products)
+        folders = [config.folders.staging / t.folder for processed in made for t in processed.targets.values()]
+        for folder in [*folders, live_copy]:
+            for left in folder.parent.iterdir():
+                if is_incoming_of(left.name, folder.name) and owner_is_dead(left.name):
+                    remove_tree(left)
 
     def drop_live(self, folder: Path, number: int) -> None:
         """Drop the live copy here, if so configured: two other copies are read back."""

@@ -9,11 +9,7 @@ from pathlib import Path
 
 from straxflow.digests import Difference, Manifest, describe, verify_tree
 from straxflow.errors import ConfigError, Damaged, StepFailed
-from straxflow.fsio import (
-    incoming_name,
-    is_incoming_of,
-    owner_is_dead,
-)
+from straxflow.fsio import DIFFERS, incoming_name, is_incoming_of, owner_is_dead, token
 from straxflow.transport import ssh
 
 Tolerate = Callable[[Difference], bool]
@@ -153,6 +149,12 @@ class Store(ABC):
                 f"stored. {describe(differences)}. Find out which is right and move the other away"
             )
         return Adopted(name)
+
+    def set_aside(self, name: str) -> str:
+        """Give a product's folder a hidden name, which is returned; nothing is removed."""
+        hidden = f"{DIFFERS}{name}~{token()}"
+        self._rename(name, hidden)
+        return hidden
 
     def reap(self) -> list[str]:
         """Remove all incoming folders whose owner is provably dead; returns their names."""

@@ -8,24 +8,27 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
-from tests.site import QUICK_PRODUCTS, Background, Site, descendants, wait_until
+from tests.site import Background, Site, descendants, wait_until
 
 STEPS = ("claim", "rundoc", "transfer", "register_live", "process", "checksum", "move_out", "register", "release")
-PRODUCT = {"raw": QUICK_PRODUCTS["raw"]}
+# as many files and folders for each run
+EIGHT = "find . -type f -path './0*' -not -path '*_p*' | sort | head -8 | xargs cp --parents -t {output}"
+PRODUCT = {"raw": {"from": "live", "kind": "command", "command": f'sh -c "cd {{source}}/{{run}} && {EIGHT}"'}}
 
 HOOK = """
-import atexit, os, signal, sys
+import atexit, itertools, os, signal, sys
 
 CHANGES = {"os.rename", "os.mkdir", "os.link", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"}
 script = next((w.split(".")[-2] for w in sys.orig_argv if "/.snakemake/scripts/" in w and w.endswith(".py")), None)
 folder = os.environ.get("TEST_FOLDER", "-")
+numbers = itertools.count(1)  # unlike +=, one step for all threads
 count = 0
 busy = False
 
@@ -41,12 +44,13 @@ def note(event, args):
     place = os.path.abspath(os.fsdecode(args[0])) if writes and not isinstance(args[0], int) else ""
     if not place.startswith(folder + "/") or any(p in place for p in ("/logs/", "/__pycache__/", "/.snakemake/")):
         return
-    count += 1
-    if os.environ.get("TEST_STOP") == f"{script}:{count}":
+    number = next(numbers)
+    count = max(count, number)
+    if f"{script}:{number}" in os.environ.get("TEST_STOP", "").split():
         busy = True
         stopped = os.path.join(folder, "stopped")
         with open(stopped + ".new", "w") as file:
-            file.write(str(os.getpid()))
+            file.write(f"{os.getpid()} {script}")
         os.rename(stopped + ".new", stopped)
         os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -76,18 +80,20 @@ def site(tmp_path: Path, rundb_server: RunDbServer, sshd: Sshd) -> Iterator[Site
     made.close()
 
 
-def hooked(site: Site, stop: str = "") -> dict[str, str]:
-    return {"PYTHONPATH": str(site.folder / "hook"), "TEST_FOLDER": str(site.folder), "TEST_STOP": stop}
+def hooked(site: Site, stops: Mapping[str, int] | None = None) -> dict[str, str]:
+    """The environment in which each of these steps stops at its change of this number."""
+    words = " ".join(f"{step}:{number}" for step, number in (stops or {}).items())
+    return {"PYTHONPATH": str(site.folder / "hook"), "TEST_FOLDER": str(site.folder), "TEST_STOP": words}
 
 
-def stopped_at(site: Site, running: Background) -> int:
-    """Wait until the hook stopped a step; its process."""
+def stopped_at(site: Site, running: Background) -> tuple[int, str]:
+    """Wait until the hook stopped a step; its process and name."""
     marker = site.folder / "stopped"
     running.until(marker.exists)
-    pid = int(marker.read_text())
+    pid, step = marker.read_text().split()
     wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
     marker.unlink()
-    return pid
+    return int(pid), step
 
 
 def kill(pid: int) -> None:
@@ -113,7 +119,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 def check_whole(site: Site, number: int, orphans: int = 0) -> None:
     run = f"{number:06d}"
     (stored,) = (site.folder / "store").glob(f"{run}-*")
-    assert contents(stored / "data") == contents(site.folder / "daq" / run)
+    found, taken = contents(stored), contents(site.folder / "daq" / run)
+    assert len(found) == 8
+    assert found.items() <= taken.items()
     assert site.status(number) == "done"
     assert set(site.receipts(run)) == {
         "run.json", "released.json", "live/transferred.json", "live/registered.json",
@@ -134,12 +142,14 @@ def check_whole(site: Site, number: int, orphans: int = 0) -> None:
 def test_kill_all_in_each_step_one_after_another(site: Site, place: str) -> None:
     counts = changes_of_steps(site)
     site.take(2, size_mb=0.5, seed=1)
-    for step in STEPS:
-        which = counts[step] if place == "last" else max(1, counts[step] // 2)
-        with site.background(env=hooked(site, f"{step}:{which}")) as running:
-            victim = stopped_at(site, running)
+    stops = {step: count if place == "last" else max(1, count // 2) for step, count in counts.items()}
+    while stops:
+        # one job at a time, so that none goes on while another is stopped
+        with site.background("--cores", "1", env=hooked(site, stops)) as running:
+            victim, step = stopped_at(site, running)
             running.kill()
             kill(victim)
+        print(f"killed {step} at change {stops.pop(step)} of {counts[step]}")
     final = site.snakemake(env=hooked(site))
     assert final.code == 0, final.output
     check_whole(site, 2)
@@ -153,8 +163,8 @@ def test_an_orphan_of_a_killed_invocation_harms_nothing(site: Site, step: str) -
     """The main process is killed, its job lives on, slowly; the rerun overtakes it."""
     counts = changes_of_steps(site)
     site.take(2, size_mb=0.5, seed=1)
-    with site.background(env=hooked(site, f"{step}:{counts[step] // 2}")) as running:
-        orphan = stopped_at(site, running)
+    with site.background(env=hooked(site, {step: counts[step] // 2})) as running:
+        orphan, _ = stopped_at(site, running)
         running.kill()
         rerun = site.snakemake(env=hooked(site))
         assert rerun.code == 0, rerun.output

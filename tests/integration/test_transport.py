@@ -67,6 +67,18 @@ def slowly() -> dict:
 # --- pull
 
 
+def test_pull_logs_in_once_and_leaves_no_connection(sshd: Sshd, tmp_path: Path) -> None:
+    source = fill(tmp_path / "src")
+    fill(tmp_path / "dst")  # the same names with other content: digests are asked for too
+    before = sshd.log.read_text().count("Accepted publickey")
+    bring(sshd, source, tmp_path / "dst")
+    assert sshd.log.read_text().count("Accepted publickey") == before + 1
+    deadline = time.monotonic() + 5
+    while children(sshd._process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not children(sshd._process.pid)
+
+
 def test_pull_gives_the_manifest_of_any_names(sshd: Sshd, tmp_path: Path) -> None:
     source = fill(tmp_path / "src it's")
     for name in ODD:

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,3 +55,36 @@ def test_dict_and_token_give_the_owner_back(host: str, boot: object, pid: int, s
 @given(st.text())
 def test_any_text_is_a_token_or_none(text: str) -> None:
     assert Owner.from_token(text) is None or text.count("~") == 4
+
+
+def test_a_vanished_pid_is_dead_and_another_containers_mark_is_not() -> None:
+    me = Owner.current()
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    start = process_start(child.pid) or 0
+    child.wait()
+    assert Owner(me.host, me.boot, child.pid, start).is_dead()
+    name, _, mark = me.host.partition("+")
+    assert name and mark
+    # a machine or container of the same name, whose pids mean nothing here
+    assert not Owner(f"{name}+000000", me.boot, child.pid, start).is_dead()
+    assert not Owner(f"{name}+000000", "0" * 8 + me.boot[8:], child.pid, start).is_dead()
+
+
+@pytest.mark.parametrize("options", [["-p", "-f"], ["-p", "-f", "--mount-proc"]])
+def test_a_process_in_another_pid_namespace_is_not_judged(options: list[str]) -> None:
+    say = (
+        "from straxflow.owner import Owner; me = Owner.current(); print(me.token(), me.is_dead(), flush=True); input()"
+    )
+    command = ["unshare", *options, sys.executable, "-u", "-c", say]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        words = child.stdout.readline().split()
+        if not words:
+            pytest.skip("a pid namespace may not be made here")
+        owner = Owner.from_token(words[0])
+        assert owner is not None
+        assert words[1] == "False"
+        assert owner.host != Owner.current().host
+        assert not owner.is_dead()
+        child.communicate("\n")
+    assert not owner.is_dead(), "nobody can tell from here, so only its lease does"
