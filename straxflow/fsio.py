@@ -214,7 +214,9 @@ def check_marker(folder: Path, kind: str, site: str) -> None:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise StepFailed(f"{folder}: no such folder (the {kind} of site {site}): is the disk mounted?")
+        raise StepFailed(
+            f"{folder}: no such folder (the {kind} of site {site}): is the disk mounted? If it is new: straxflow init"
+        )
     try:
         content = (folder / MARKER).read_bytes()
     except FileNotFoundError:

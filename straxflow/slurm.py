@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ log = logging.getLogger(__name__)
 JOB_PREFIX = "straxflow_"
 """What the names of batch jobs begin with, before their batch."""
 RUNNING = "RUNNING"
+SLURM = "STRAXFLOW_SLURM"
+"""Set where this invocation itself sends its jobs to Slurm."""
 
 
 def verdict_on(job_id: str) -> str | None:
@@ -68,4 +71,5 @@ def cancel_jobs(batch: str) -> None:
             subprocess.run(["scancel", *jobs], timeout=60, check=True, capture_output=True)
     except (subprocess.SubprocessError, OSError) as error:
         # the fence makes leftover jobs harmless; cancelling them only saves their time
-        log.warning("batch jobs of %s could not be cancelled: %s", batch, error)
+        if os.environ.get(SLURM):
+            log.warning("batch jobs of %s could not be cancelled: %s", batch, error)

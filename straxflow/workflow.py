@@ -18,14 +18,14 @@ from straxflow.receipts import Processed, Registered, RunFacts, State, Transferr
 
 
 @contextmanager
-def quiet_errors(shown_as: type[Exception]) -> Iterator[None]:
+def quiet_errors(shown_as: type[BaseException]) -> Iterator[None]:
     """Turn errors that a user can understand into the kind that snakemake shows without a traceback."""
     try:
         yield
     except StraxflowError as error:
-        raise shown_as(str(error)) from None
+        raise shown_as(f"straxflow: {error}") from None
     except OSError as error:
-        raise shown_as(f"{error.filename or 'the state folder'}: {error.strerror or error}") from None
+        raise shown_as(f"straxflow: {error.filename or 'the state folder'}: {error.strerror or error}") from None
 
 
 class Flow:
@@ -37,6 +37,7 @@ class Flow:
         self.log = log
         self.invocation = Invocation(config, state, campaign, batch)
         self._modes: dict[str, str] = {}
+        self._begun = False
         self._finished = False
         self._bytes: dict[str, int] = {}
 
@@ -45,6 +46,7 @@ class Flow:
         check_folders(self.config, self.state)
         self.invocation.note_interrupts()
         self.invocation.check_batch_is_new()
+        self._begun = True
         self.invocation.open_tunnel()
         runs = self.invocation.claim_targets(targets)
         if runs:
@@ -53,7 +55,7 @@ class Flow:
 
     def finish(self) -> None:
         """Give the runs back, once."""
-        if self._finished:
+        if self._finished or not self._begun:
             return
         self._finished = True
         states = self.invocation.finish()

@@ -97,7 +97,14 @@ def load(settings: Mapping[str, Any], root: Path = ROOT, origin: str = "the conf
     if "/" in program:
         python = [str(root / Path(program).expanduser()), *words]
         update["strax"] = config.strax.model_copy(update={"python": python})
-    return config.model_copy(update=update)
+    config = config.model_copy(update=update)
+    own = (config.folders.state, config.folders.live, config.folders.staging, config.store.folder)
+    if config.daq.ssh is None and config.daq.folder.resolve() in {folder.resolve() for folder in own}:
+        raise ConfigError(
+            f"{origin}: 1 error:\n  daq.folder: {config.daq.folder} is one of this site's own folders; it must be the "
+            "DAQ's disk"
+        )
+    return config
 
 
 def profile_files(profile: str, root: Path = ROOT) -> list[Path]:

@@ -313,8 +313,6 @@ class Config(Section):
                 owners[target] = name
             if self._in_cycle(name):
                 errors.append(f"products.{name}.from: a cycle: {name} is made from itself")
-        if self.daq.ssh is None and self.daq.folder in (self.folders.live, self.folders.staging, self.store.folder):
-            errors.append(f"daq.folder: {self.daq.folder} is one of this site's own folders; it must be the DAQ's disk")
         gap = self._first_gap()
         if gap:
             errors.append(f"steps: {gap}")

@@ -19,6 +19,7 @@ from straxflow.lab.sshd import Sshd
 from straxflow.owner import Owner
 from straxflow.rundb.claims import Claimer
 from straxflow.rundb.client import connect
+from straxflow.transport import open_store
 from tests.site import QUICK_PRODUCTS, Site
 
 MakeSite = Callable[..., Site]
@@ -83,6 +84,7 @@ def outcomes(site: Site, number: int, step: str) -> list[str | None]:
     return [a.outcome for a in site.attempts(f"{number:06d}") if a.step == step]
 
 
+@pytest.mark.slow
 def test_the_daqs_folder_is_not_our_own(make_site: MakeSite) -> None:
     # strax tells that every record came out again, which a live copy must be backed by
     site = make_site(release={"live": "drop"}, products={"raw_records": {"from": "live"}})
@@ -114,6 +116,7 @@ def test_the_daqs_folder_is_not_our_own(make_site: MakeSite) -> None:
     assert "released.json" not in site.receipts("000001")
 
 
+@pytest.mark.slow
 def test_a_new_product_that_fails_and_a_forced_target_that_fails(make_site: MakeSite) -> None:
     site = make_site()
     for number in (1, 2):
@@ -139,6 +142,7 @@ def test_a_new_product_that_fails_and_a_forced_target_that_fails(make_site: Make
     assert "failures" not in part(site, 2)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_goes_nowhere(make_site: MakeSite) -> None:
     site = make_site(products=QUICK_PRODUCTS)
     for number in (1, 2, 3):
@@ -166,6 +170,7 @@ def test_a_flipped_bit_goes_nowhere(make_site: MakeSite) -> None:
     assert site.dry_run().jobs == []
 
 
+@pytest.mark.slow
 def test_staging_stays_until_a_copy_of_the_live_data_is_read_back(make_site: MakeSite) -> None:
     site = make_site()
     daq = dict(site.settings["daq"])
@@ -213,6 +218,7 @@ def test_staging_stays_until_a_copy_of_the_live_data_is_read_back(make_site: Mak
     assert not list((site.folder / "staging").glob("0*"))
 
 
+@pytest.mark.slow
 def test_what_broke_in_the_store_is_made_and_stored_again(make_site: MakeSite) -> None:
     line = "sh -c 'cat {source}/{run}/*/* > {output}/data && echo whole > {output}/x-metadata.json'"
     site = make_site(products={"raw": command(line)})
@@ -239,6 +245,7 @@ def test_what_broke_in_the_store_is_made_and_stored_again(make_site: MakeSite) -
         assert own_entries(site, number) == ["live", "raw"]
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_claimed_or_brought(make_site: MakeSite) -> None:
     site = make_site(transfer={"check": False}, runs={"max_run_number": 5}, claim={"backoff_s": 600})
     site.document(1)
@@ -275,6 +282,7 @@ def test_runs_that_cannot_be_claimed_or_brought(make_site: MakeSite) -> None:
     assert list(site.runs.find({"number": {"$ne": 1}}).sort("_id", 1)) == untouched
 
 
+@pytest.mark.slow
 def test_bad_receipts_and_empty_files_fail_their_run_alone(make_site: MakeSite) -> None:
     empty = command("sh -c 'echo x > {output}/full; touch {output}/hollow'", modes={"include": ["led"]})
     site = make_site(products=RAW | {"empty": empty})
@@ -297,6 +305,7 @@ def test_bad_receipts_and_empty_files_fail_their_run_alone(make_site: MakeSite) 
     assert not list((site.folder / "store").glob("*-empty-*"))
 
 
+@pytest.mark.slow
 def test_a_published_product_without_receipt_is_adopted_and_the_archive_stays(make_site: MakeSite) -> None:
     site = make_site(products={"raw": command("sh -c 'head -c 1000 /dev/urandom > {output}/noise'")})
     for number in (1, 2, 3):
@@ -322,6 +331,7 @@ def test_a_published_product_without_receipt_is_adopted_and_the_archive_stays(ma
     assert site.scratch() == []
 
 
+@pytest.mark.slow
 def test_a_persons_word_written_meanwhile_stays(make_site: MakeSite) -> None:
     site = make_site()
     go = site.folder / "go"
@@ -344,6 +354,7 @@ def test_a_persons_word_written_meanwhile_stays(make_site: MakeSite) -> None:
     assert site.status(2) == "done"
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_sigterm_are_no_failures(make_site: MakeSite) -> None:
     site = make_site(claim={"backoff_s": 60})
     go = site.folder / "go"
@@ -419,3 +430,14 @@ def test_a_claim_job_that_died_finds_its_claims_again(make_site: MakeSite, monke
     for batch in found:
         assert sorted((r.run, r.token) for r in batch.runs) == [("000001", 1), ("000002", 2), ("000003", 1)]
         assert batch.problems == []
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_a_broken_copy_is_set_aside_whole(tmp_path: Path, sshd: Sshd, far: bool) -> None:
+    store = open_store(tmp_path, sshd.host, sshd.ssh_options) if far else open_store(tmp_path, None, [])
+    (tmp_path / "000001-raw-abc" / "sub").mkdir(parents=True)
+    (tmp_path / "000001-raw-abc" / "sub" / "file").write_text("x")
+    hidden = store.set_aside("000001-raw-abc")
+    assert not store.exists("000001-raw-abc")
+    assert hidden.startswith(".differs-000001-raw-abc~")
+    assert contents(tmp_path / hidden) == {"sub/file": b"x"}

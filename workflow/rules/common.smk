@@ -14,10 +14,10 @@ from straxflow.errors import StraxflowError
 from straxflow.fsio import MARKER
 from straxflow.batch import campaign_name, ensure_batch_id
 from straxflow.receipts import State
-from straxflow.slurm import JOB_PREFIX
+from straxflow.slurm import JOB_PREFIX, SLURM
 from straxflow.workflow import Flow, quiet_errors
 
-with quiet_errors(WorkflowError):
+with quiet_errors(SystemExit):
     if not config:  # no profile: e.g. snakemake --lint
         config.update(settings.read_files([settings.DEFAULT_FILE]))
     CONFIG = settings.load(config)
@@ -83,7 +83,7 @@ def resource(step, name):
 def begin():
     """Claim the runs of explicitly named targets and keep the leases; an error here stops before any job."""
     atexit.register(FLOW.finish)
-    with quiet_errors(WorkflowError):
+    with quiet_errors(SystemExit):
         FLOW.begin([*workflow.dag_settings.targets, *workflow.dag_settings.forcerun])
     name_batch_jobs()
 
@@ -94,6 +94,7 @@ def name_batch_jobs():
     # slurm-jobname-prefix comes too late here; it submits under this name, and asks by it
     executor = workflow.scheduler._executor
     if hasattr(executor, "run_uuid"):
+        os.environ[SLURM] = "1"
         executor.run_uuid = f"{JOB_PREFIX}{BATCH}_{executor.run_uuid}"
 
 
