@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 # without bytecode every Snakemake start costs two seconds more
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .PHONY: help setup setup-test demo demo-stop test lint format bench bench-quick clean distclean
 

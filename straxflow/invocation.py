@@ -51,6 +51,7 @@ class Invocation:
     _stop: threading.Event = field(default_factory=threading.Event)
     _keeper: threading.Thread | None = None
     _tunnel: Tunnel | None = None
+    _named: bool = False
     _given_back: dict[str, str] = field(default_factory=dict)
     _interrupted: bool = False
 
@@ -127,6 +128,7 @@ class Invocation:
             try:
                 for run in runs:
                     claimed.append(claimer.claim_named(run))
+                    self._named = True
             except RunDbError:
                 for one in claimed:
                     claimer.undo(one.run.object_id, one.token)
@@ -226,7 +228,9 @@ class Invocation:
     def finish(self, patience_s: float = 30) -> dict[str, str]:
         """Give all runs of this batch back, as done, failed or pending by their receipts; state by run."""
         self._stop.set()
-        deadline = time.monotonic() + patience_s
+        # where the database was away from the start there is nothing to wait for
+        holds = self._named or (self.state.folder / batch_file(self.batch)).exists()
+        deadline = time.monotonic() + (patience_s if holds else 0)
         while True:
             try:
                 cancel_jobs(self.batch)

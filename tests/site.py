@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -103,7 +102,7 @@ class Site:
             "site": "testsite",
             "folders": {name: str(self.folder / name) for name in ("state", "live", "staging")},
             "store": {"folder": str(self.folder / "store"), "min_free_gb": 0},
-            "rundb": {"uri": self.rundb.uri, "database": self.database, "timeout_s": 3},
+            "rundb": {"uri": self.rundb.uri, "database": self.database, "timeout_s": 6},
             "daq": {
                 "host": DAQ_HOST,
                 "folder": str(self.folder / "daq"),
@@ -276,17 +275,6 @@ class Site:
         """Remove receipts of a run."""
         for name in receipts:
             (self.state().run(run) / name).unlink()
-
-    def reset(self) -> None:
-        """Remove all runs: documents, receipts and data (the DAQ's too)."""
-        self.runs.delete_many({})
-        for path in [*self.state().folder.iterdir(), *(self.folder / "daq").iterdir()]:
-            if path.name != ".straxflow.json":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for name in ("live", "staging", "store"):
-            for path in (self.folder / name).iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
 
 
 @dataclass

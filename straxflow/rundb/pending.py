@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import heapq
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 from pymongo import DESCENDING
@@ -17,6 +19,8 @@ from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.rundoc import ONLINE, Malformed, Run, campaign_part, parse, status_field
 
 log = logging.getLogger(__name__)
+
+BLOCK = 500
 
 INDEXES = (
     [("number", DESCENDING)],
@@ -76,13 +80,9 @@ def candidates(
         at_daq = {"data": {"$elemMatch": {"host": config.daq.host, "type": "live"}}}
         branches.append({"data.host": config.daq.host, field: None, **at_daq, **unclaimed})
     within = scope(config)
-    streams = [_newest_first(db, {**within, **branch}, branch, campaign) for branch in branches]
-    streams.append(iter(_abandoned(db, config, campaign, within)))
-    seen: set[int] = set()
-    for number, document, branch in heapq.merge(*streams, key=lambda item: -item[0]):
-        if number in seen:
-            continue
-        seen.add(number)
+    either = {"$or": branches}
+    streams = [_newest_first(db, {**within, **either}, either, campaign), _abandoned(db, config, campaign, within)]
+    for _, document, branch in _told_once(db, heapq.merge(*streams, key=lambda item: -item[0]), problem):
         if document.get("end") is None:
             continue
         run = next(readable([document], config, campaign, problem), None)
@@ -90,9 +90,6 @@ def candidates(
             continue
         settled = run.facts.end + timedelta(seconds=config.runs.settle_s) <= now
         if settled and config.selects_mode(run.facts.mode):
-            if db.runs.count_documents({"number": number}, limit=2) > 1:
-                problem(f"run {number}: two run documents have this number; remove the wrong one, it is passed over")
-                continue
             token = run.campaign(campaign).get("token")
             guard = {"_id": run.object_id, **branch, f"{ours}.token": token}
             yield Candidate(run, guard)
@@ -133,6 +130,24 @@ def _newest_first(db: RunDb, query: Document, branch: Document, campaign: str) -
     cursor = db.runs.find(query, _projection(campaign)).sort("number", DESCENDING).batch_size(200)
     for document in cursor:
         yield document["number"], document, branch
+
+
+def _told_once(db: RunDb, found: Iterable[Found], problem: Callable[[str], None]) -> Iterator[Found]:
+    """Pass over numbers that several documents have, whatever state the others are in."""
+    rows = iter(found)
+    told = set[int]()
+    # looked up block by block: a query for each run would take longer than all the others
+    while block := list(islice(rows, BLOCK)):
+        wanted = {"number": {"$in": [number for number, _, _ in block]}}
+        times = Counter(document["number"] for document in db.runs.find(wanted, {"number": 1}))
+        for number, document, branch in block:
+            if number in told:
+                continue
+            told.add(number)
+            if times[number] == 1:
+                yield number, document, branch
+            else:
+                problem(f"run {number}: two run documents have this number; remove the wrong one, it is passed over")
 
 
 def _abandoned(db: RunDb, config: Config, campaign: str, within: Document) -> list[Found]:

@@ -61,4 +61,3 @@ def test_simulated_run_to_registered_peaks(tmp_path: Path, rundb_server: RunDbSe
 def _reader(database: str) -> str:
     assert "amstrax_reads" in READ_THROUGH_RUNDB
     return READ_THROUGH_RUNDB.replace("amstrax_reads", database)
-

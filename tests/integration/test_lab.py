@@ -123,9 +123,7 @@ def test_parts_die_with_a_killed_parent(tmp_path: Path) -> None:
         "import sys, time; from pathlib import Path; from straxflow.lab.sshd import Sshd\n"
         "print(Sshd(Path(sys.argv[1])).start()._process.pid, flush=True); time.sleep(60)"
     )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
+    parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     assert int(parent.stdout.readline()) > 0
     assert Sshd(tmp_path).running

@@ -48,9 +48,7 @@ def children(pid: int | None) -> list[int]:
 
 
 def fill(folder: Path, sizes: dict[str, int] | None = None) -> Path:
-    for name, size in (
-        sizes or {"000000/r_0": 300_000, "000000_post/r_0": 7, "THE_END/r": 0, "m.json": 99}
-    ).items():
+    for name, size in (sizes or {"000000/r_0": 300_000, "000000_post/r_0": 7, "THE_END/r": 0, "m.json": 99}).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(os.urandom(size))
     return folder
@@ -107,9 +105,7 @@ def test_a_damaged_earlier_file_is_not_trusted(sshd: Sshd, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_bit_flipped_on_disk(
-    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
-) -> None:
+def test_a_bit_flipped_on_disk(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     source, real, left = fill(tmp_path / "src"), pulling.digest_file, [times]
 
     def flip(folder: Path, path: str, *args, **kw):
@@ -358,9 +354,7 @@ def test_a_full_disk_and_an_unmounted_one(store: Store, tmp_path: Path) -> None:
     folder = folder_of(store)
     with pytest.raises(StepFailed, match="mounted"):
         store.check_marker("store", "here")
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True
-    ).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("may not mount here")
     try:
         fsio.write_marker(folder, "store", "here")

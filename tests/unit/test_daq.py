@@ -47,9 +47,7 @@ def test_same_plan_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("compressor", ["lz4", "blosc", "zstd"])
 def test_every_mode_is_whole(tmp_path: Path, mode: str, compressor: str) -> None:
-    plan = RunPlan(
-        12, mode, size_mb=2, compressor=compressor, processing_threads={"reader0": 2, "reader_b": 1}
-    )
+    plan = RunPlan(12, mode, size_mb=2, compressor=compressor, processing_threads={"reader0": 2, "reader_b": 1})
     document, summary = Daq(tmp_path).take(plan)
     report = check_live_data(
         summary.folder,

@@ -71,9 +71,7 @@ def test_rename_never_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 def dead_token() -> str:
     code = "from straxflow.fsio import token; print(token())"
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_reap_removes_only_what_is_provably_dead(tmp_path: Path) -> None:

@@ -89,9 +89,7 @@ def test_whole_run(run: Path, workers: int) -> None:
     assert report.first_ns is not None and report.last_ns is not None
     assert 0 <= report.first_ns < report.last_ns < PLAN.seconds * 1e9
     main_and_post = [p for p in run.glob("0*/*") if not p.parent.name.endswith("_pre")]
-    assert report.n_records == sum(
-        len(strax.load_file(str(p), "lz4", record_dtype(110))) for p in main_and_post
-    )
+    assert report.n_records == sum(len(strax.load_file(str(p), "lz4", record_dtype(110))) for p in main_and_post)
     assert report.bytes_plain == report.n_records * 244
     assert any("_pre without its chunk" in oddity for oddity in report.oddities)
     assert is_complete(run) and is_complete(run, PLAN.processing_threads)
@@ -160,10 +158,7 @@ def test_truncated(tmp_path: Path, compressor: str, keep: float) -> None:
     path = file_of(run, "000003")
     data = path.read_bytes()
     path.write_bytes(data[: int(keep) if keep in (3, -1) else len(data) // 2])
-    assert (
-        "whole compressed stream"
-        in problems(run, replace(EXPECTED, compressor=compressor))[f"000003/{path.name}"]
-    )
+    assert "whole compressed stream" in problems(run, replace(EXPECTED, compressor=compressor))[f"000003/{path.name}"]
 
 
 @pytest.mark.parametrize("compressor", ["lz4", "zstd", "blosc"])
@@ -172,10 +167,7 @@ def test_something_behind_the_stream(tmp_path: Path, compressor: str) -> None:
     path = file_of(run, "000003")
     for more in (b"\0", path.read_bytes()):
         path.write_bytes(path.read_bytes() + more)
-        assert (
-            "something follows"
-            in problems(run, replace(EXPECTED, compressor=compressor))[f"000003/{path.name}"]
-        )
+        assert "something follows" in problems(run, replace(EXPECTED, compressor=compressor))[f"000003/{path.name}"]
 
 
 def test_wrong_compressor(run: Path) -> None:
@@ -242,9 +234,7 @@ def test_half_a_record(run: Path) -> None:
     assert "244-byte records" in problems(run)[f"000001/{path.name}"]
 
 
-@pytest.mark.parametrize(
-    "pair", [("000001", "000004"), ("000001_post", "000003_post"), ("000002", "000002_post")]
-)
+@pytest.mark.parametrize("pair", [("000001", "000004"), ("000001_post", "000003_post"), ("000002", "000002_post")])
 def test_swapped_folders(run: Path, pair: tuple[str, str]) -> None:
     a, b = (run / name for name in pair)
     a.rename(run.parent / "aside")

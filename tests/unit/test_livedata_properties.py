@@ -108,9 +108,7 @@ def test_no_damaged_file_passes_with_other_records(good: Path, compressor: str, 
 @settings(max_examples=60, deadline=None)
 @given(plain=st.binary(min_size=1, max_size=5000), repeat=st.integers(1, 50), data=st.data())
 @pytest.mark.parametrize("compressor", COMPRESSORS)
-def test_streams_are_read_to_their_very_end(
-    compressor: str, plain: bytes, repeat: int, data: st.DataObject
-) -> None:
+def test_streams_are_read_to_their_very_end(compressor: str, plain: bytes, repeat: int, data: st.DataObject) -> None:
     block = compress(plain * repeat, compressor)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"

@@ -99,9 +99,7 @@ def test_arguments_that_undo_the_verification(arg: str) -> None:
 
 
 def test_arguments_that_are_fine() -> None:
-    check_args(
-        ["-a", "-z", "--bwlimit=10m", "--chmod=g+w", "--exclude=*_temp", "--rsync-path=/opt/rsync", "-vv"]
-    )
+    check_args(["-a", "-z", "--bwlimit=10m", "--chmod=g+w", "--exclude=*_temp", "--rsync-path=/opt/rsync", "-vv"])
 
 
 @pytest.mark.parametrize(
