@@ -29,12 +29,12 @@ lint: setup  ## ruff, mypy, snakefmt and snakemake --lint
 	@ruff check --quiet .
 	@ruff format --check --quiet . || { echo "make format puts this right"; exit 1; }
 	@mypy --no-error-summary
-	@snakefmt --check --quiet Snakefile workflow || { echo "make format puts this right"; exit 1; }
+	@snakefmt --check Snakefile workflow 2>/dev/null || { echo "make format puts this right"; exit 1; }
 	@snakemake --lint
 
 format: setup  ## put Python and Snakemake files into the project's format
 	@ruff check --quiet --fix . ; ruff format --quiet .
-	@snakefmt --quiet Snakefile workflow
+	@snakefmt Snakefile workflow
 
 bench: setup  ## speed against the plain tools, side by side
 	@python -m bench

@@ -41,7 +41,7 @@ need() { # command:package...
 find_python() { # sets python to a real interpreter, 3.11 or later: no shim, nor one of an environment made here
     local name
     for name in ${STRAXFLOW_PYTHON:-} python3 python3.13 python3.12 python3.11; do
-        python=$("$name" -c 'import sys; assert sys.version_info >= (3, 11); print(sys._base_executable)' 2>/dev/null) && return
+        python=$("$name" -c 'import os, sys; assert sys.version_info >= (3, 11); print(os.path.realpath(sys._base_executable))' 2>/dev/null) && return
     done
     die "needs Python 3.11 or later, found: $(python3 --version 2>&1 || true). Install one, or set STRAXFLOW_PYTHON."
 }
