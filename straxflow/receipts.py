@@ -25,7 +25,8 @@ def now() -> datetime:
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # built when first used: a job needs few of these models, and building takes longer than reading
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Receipt(_Model):

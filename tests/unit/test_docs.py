@@ -1,0 +1,30 @@
+"""The pages say what is there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_page_of_steps_is_made_from_the_rules() -> None:
+    done = subprocess.run([sys.executable, "tools/manual.py", "--check"], cwd=ROOT, check=False)
+    assert done.returncode == 0, "python tools/manual.py puts docs/steps.md in step"
+
+
+@pytest.mark.parametrize("page", [*sorted(p.name for p in (ROOT / "docs").glob("*.md")), "../README.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    path = (ROOT / "docs" / page).resolve()
+    for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        if not link.startswith("http"):
+            assert (path.parent / link).exists(), f"{page}: {link}"
+
+
+def test_every_rule_has_a_docstring_a_log_and_a_benchmark() -> None:
+    for file in (ROOT / "workflow" / "rules").glob("*.smk"):
+        for block in re.split(r"^(?=(?:rule|checkpoint) )", file.read_text(encoding="utf-8"), flags=re.M)[1:]:
+            for needed in ('"""', "    log:", "    benchmark:", "    script:"):
+                assert needed in block, f"{file.name}: {block.splitlines()[0]} {needed}"
