@@ -20,7 +20,7 @@ from straxflow.transport.ssh import command
 
 RUNS = ("000001", "000002", "000003", "000004")
 SIZE_MB, QUICK_MB = 500.0, 50.0
-REPETITIONS, QUICK_REPETITIONS = 3, 2
+REPETITIONS, QUICK_REPETITIONS = 3, 1
 GOAL = 1.15
 HERE = Path(__file__).parent
 

@@ -45,7 +45,7 @@ def lab(folder: Path) -> Iterator[Lab]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        with RunDbServer(folder / "rundb") as rundb, Sshd(folder / "sshd") as sshd:
+        with RunDbServer(folder / "rundb", memory_mb=2000) as rundb, Sshd(folder / "sshd") as sshd:
             yield Lab(folder, rundb, sshd)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

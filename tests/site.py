@@ -292,7 +292,11 @@ class Background:
 
     def wait(self, timeout_s: float = 120) -> Result:
         """Wait for its end."""
-        return Result(self.process.wait(timeout_s), self.output)
+        try:
+            return Result(self.process.wait(timeout_s), self.output)
+        except subprocess.TimeoutExpired:
+            left = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(self.process.pid)]
+            raise AssertionError(f"did not end within {timeout_s} s; {left} are left:\n{self.output[-4000:]}") from None
 
     def kill(self) -> None:
         """kill -9 to the main process alone; its children become orphans."""

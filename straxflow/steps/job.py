@@ -127,8 +127,23 @@ def _on_signals(handler: Callable[[int, FrameType | None], NoReturn] | signal.Ha
         signal.signal(number, handler)
 
 
+_asked_by: list[str] = []
+
+
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise Stopped(signal.Signals(number).name)
+    _asked_by.append(signal.Signals(number).name)
+    check_stopped()
+    raise AssertionError("not reached")
+
+
+def check_stopped() -> None:
+    """For long waits: Python drops an exception that a signal raises while an object is being finalized.
+
+    Raises:
+        Stopped: if a signal has asked this job to end.
+    """
+    if _asked_by:
+        raise Stopped(_asked_by[0])
 
 
 @contextmanager

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from straxflow.errors import ConfigError, StepFailed
-from straxflow.steps.job import Job, log
+from straxflow.steps.job import Job, check_stopped, log
 from straxflow.transport.child import die_with_parent
+
+LOOK_S = 2.0
+"""How often a running program is looked at, seconds; its end is noticed at once."""
 
 
 def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], timeout_s: float, folder: Path) -> int:
@@ -36,12 +41,15 @@ def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], t
         except OSError as error:
             raise ConfigError(f"cannot run {argv[0]!r}: {error.strerror}; check the config") from None
         try:
-            return process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
+            deadline = time.monotonic() + timeout_s
+            while (left := deadline - time.monotonic()) > 0:
+                check_stopped()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(min(left, LOOK_S))
             raise StepFailed(
                 f"run {job.run}: {job.product} took longer than {timeout_s:g} s and was stopped; "
                 "raise timeout_s if that is not enough"
-            ) from None
+            )
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

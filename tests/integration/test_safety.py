@@ -377,7 +377,7 @@ def test_ctrl_c_and_sigterm_are_no_failures(make_site: MakeSite) -> None:
             running.until(lambda: tried().count(None) == 2)
             time.sleep(0.5)  # the commands themselves run
             os.killpg(running.process.pid, number)
-            result = running.wait(60)
+            result = running.wait(180)
         assert result.code != 0
         assert "Traceback" not in result.output, result.output
         assert tried() == ["stopped"] * 2 * (times + 1), result.output
@@ -389,7 +389,7 @@ def test_ctrl_c_and_sigterm_are_no_failures(make_site: MakeSite) -> None:
         os.kill(running.process.pid, signal.SIGTERM)
         running.until(lambda: "Will exit after finishing" in running.output)
         go.touch()
-        result = running.wait(60)
+        result = running.wait(180)
     assert "Traceback" not in result.output, result.output
     assert tried() == ["ok"] * 2 + ["stopped"] * 4
     all_just_pending()
