@@ -67,6 +67,7 @@ def bench(lab: Lab, quick: bool) -> Result:
             "The loop has none of: claim, live-data check, digests compared with the sender's, records out compared "
             "with records in, flushed publication, reading back past the page cache (in move_out, and again in "
             "release before anything is dropped), registration, receipts.",
+            "CPU of straxflow is without the background process of its shared ssh connection.",
             "Start-ups are a fixed cost of seconds, that of Snakemake and of one Python for each job: the ratio falls "
             "with the size of the run and with the number of runs an invocation takes.",
         ],
