@@ -30,7 +30,7 @@ from straxflow.recheck import find_stale, set_aside_stale
 from straxflow.rundb.claims import Claimed, Claimer
 from straxflow.rundb.client import RunDb, connect
 from straxflow.rundb.pending import candidates, malformed_numbers, readable
-from straxflow.rundb.rundoc import Run, parse
+from straxflow.rundb.rundoc import Run, parse, query_for
 from straxflow.rundb.tunnel import Tunnel
 from straxflow.slurm import cancel_jobs
 
@@ -281,8 +281,6 @@ class Invocation:
 
     def facts(self, run: str) -> RunFacts:
         """Acquisition facts of a run, from its document."""
-        from straxflow.rundb.rundoc import query_for
-
         with connect(self.config) as db:
             document = db.runs.find_one(query_for(run, self.config))
         if document is None:

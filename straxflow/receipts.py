@@ -81,7 +81,6 @@ class Transferred(Receipt):
     files: list[tuple[str, int, str]]
     bytes: int
     seconds: float
-    resumed_files: int = 0
     check: LiveFacts | None = None
 
     @property
@@ -149,9 +148,7 @@ class Checksums(Receipt):
 
     def manifest_of(self, folder: str) -> Manifest:
         """The files of one data folder, paths relative to it."""
-        prefix = folder + "/"
-        rows = [(p.removeprefix(prefix), size, d) for p, size, d in self.files if p.startswith(prefix)]
-        return Manifest.from_rows(self.algorithm, rows)
+        return self.manifest.below(folder)
 
 
 class Stored(Receipt):

@@ -14,7 +14,7 @@ import yaml
 
 from straxflow.batch import campaign_name
 from straxflow.config import DEFAULT_FILE, Config, load, profile_files, read_files
-from straxflow.config.load import ROOT, _merge
+from straxflow.config.load import ROOT, merge
 from straxflow.errors import ConfigError
 from straxflow.receipts import State
 
@@ -60,7 +60,7 @@ def open_site(arguments: argparse.Namespace) -> Site:
     own = profile_settings(profile).get("config")
     if isinstance(own, Mapping):
         # snakemake lays `config:` of a profile over its config files
-        _merge(settings, own)
+        merge(settings, own)
     origin = ", ".join(os.path.relpath(ROOT / file) for file in files)
     return Site(load(settings, origin=origin), campaign_name(), profile, origin)
 

@@ -63,7 +63,7 @@ def read_files(files: Sequence[Path], root: Path = ROOT) -> dict[str, Any]:
             continue
         if not isinstance(loaded, dict):
             raise ConfigError(f"config file {path}: expected keys and values, found {type(loaded).__name__}")
-        _merge(merged, loaded)
+        merge(merged, loaded)
     return merged
 
 
@@ -133,10 +133,11 @@ def _absolute(store: Store, root: Path) -> Store:
     return store.model_copy(update={"folder": root / store.folder.expanduser()})
 
 
-def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+def merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Lay settings over others, section by section, as snakemake does with its config files."""
     for key, value in other.items():
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
+            merge(into[key], value)
         else:
             into[key] = value
 

@@ -190,10 +190,7 @@ class Claimer:
             "host": self.owner.host,
             "reason": f"{reason} (log: {standing.log})" if standing.log else reason,
         }
-        still_ours = {f"{field}.status": SUBMITTED, f"{field}.reason": self._reason}
-        if self.db.runs.update_one({**guard, **still_ours}, update).matched_count:
-            return True
-        return self.db.runs.update_one(guard, {"$unset": {f"{self._ours}.claim": ""}}).matched_count == 1
+        return self._end_claim(guard, update)
 
     def undo(self, object_id: object, token: int) -> bool:
         """Give a run back with the state it had before it was claimed; False if it is not ours any more."""
@@ -208,6 +205,11 @@ class Claimer:
             update["$unset"][field] = ""
         else:
             update["$set"] = {field: before}
+        return self._end_claim(guard, update)
+
+    def _end_claim(self, guard: Document, update: Document) -> bool:
+        """Make the last update of a claim, but only drop the claim where somebody else wrote the state meanwhile."""
+        field = status_field(self.campaign)
         still_ours = {f"{field}.status": SUBMITTED, f"{field}.reason": self._reason}
         if self.db.runs.update_one({**guard, **still_ours}, update).matched_count:
             return True

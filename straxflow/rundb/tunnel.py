@@ -40,7 +40,7 @@ class Tunnel:
         """
         self._start()
         deadline = time.monotonic() + 2 * self._timeout_s
-        while not self._answers():
+        while not answers(self.port):
             assert self._ssh is not None
             if self._ssh.poll() is not None or time.monotonic() > deadline:
                 self._ssh.kill()
@@ -83,9 +83,6 @@ class Tunnel:
             start_new_session=True,
             preexec_fn=die_with_parent(),
         )
-
-    def _answers(self) -> bool:
-        return answers(self.port)
 
     def _watch(self) -> None:
         while not self._closing.wait(1):
