@@ -17,6 +17,17 @@ from straxflow.cli.verdict import Check, Verdict, ok, reach
 
 _COLOURS = {"ok": "green", "warning": "yellow", "FAILED": "bold red"}
 
+DESCRIPTION = (
+    "Tries every part that the workflow needs, and says of each: ok, warning or FAILED, and what to do.\n"
+    "Changes nothing. Exit code 1 if anything FAILED."
+)
+EXAMPLES = ("straxflow --profile stoomboot check",)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("--json", action="store_true", help="the verdicts as JSON")
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the verdicts; 1 if anything FAILED."""

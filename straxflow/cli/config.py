@@ -8,6 +8,17 @@ import json
 from straxflow.cli.site import open_site
 from straxflow.config import document
 
+DESCRIPTION = "Shows the configuration in effect, or what can be configured."
+EXAMPLES = ("straxflow config --doc",)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--show", action="store_true", help="the configuration in effect, as YAML (the default)")
+    what.add_argument("--doc", action="store_true", help="the reference of all keys, in Markdown")
+    what.add_argument("--schema", action="store_true", help="the JSON schema, for editors")
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what was asked for."""

@@ -14,6 +14,17 @@ from straxflow.folders import init_folders, local_folders, marker_site, open_sto
 from straxflow.fsio import check_marker
 from straxflow.rundb.client import connect
 
+DESCRIPTION = (
+    "Makes what is missing: the folders of the site and the store with their identity markers, and the indexes\n"
+    "of the run database. What is there already stays as it is, so it may be called again at any time."
+)
+EXAMPLES = ("straxflow --profile stoomboot init --dry-run",)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("-n", "--dry-run", action="store_true", help="only say what would be made")
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Make what is missing, or say what would be made."""

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import straxflow
 from straxflow.errors import ConfigError, StraxflowError
@@ -20,16 +21,24 @@ examples:
   straxflow --profile stoomboot status          how every run stands
   straxflow --profile stoomboot status 003012   what became of this run
 """
-_COMMANDS = ("init", "check", "status", "versions", "config")
+COMMANDS = {
+    "init": "make the site's folders, their identity markers and the database's indexes",
+    "check": "is everything in order? One line each",
+    "status": "how every run stands, what failed and why",
+    "versions": "versions, paths and git state of the software",
+    "config": "the configuration in effect, its reference, its schema",
+}
+"""Each is a module of this package; what it does in a line."""
 _CONFIG_ENDINGS = (".yaml", ".yml", ".json")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
-    arguments = _parser().parse_args(_config_files_apart(sys.argv[1:] if argv is None else argv))
+    words = _config_files_apart(sys.argv[1:] if argv is None else argv)
+    arguments = _parser(words).parse_args(words)
     if "campaign" in arguments:
         os.environ["STRAXFLOW_CAMPAIGN"] = arguments.campaign
-    command = importlib.import_module(f"straxflow.cli.{arguments.command}")
+    command = module_of(arguments.command)
     try:
         code: int = command.run(arguments)
         sys.stdout.flush()
@@ -45,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     site = _site_options()
     parser = argparse.ArgumentParser(
         prog="straxflow",
@@ -56,63 +65,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"straxflow {straxflow.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, summary: str, text: str, example: str) -> argparse.ArgumentParser:
-        return commands.add_parser(
-            name,
-            help=summary,
-            description=text,
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            parents=[site],
+    for name, summary in COMMANDS.items():
+        one = commands.add_parser(
+            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[site]
         )
-
-    init = command(
-        "init",
-        "make the site's folders, their identity markers and the database's indexes",
-        "Makes what is missing: the folders of the site and the store with their identity markers, and the indexes\n"
-        "of the run database. What is there already stays as it is, so it may be called again at any time.",
-        "straxflow --profile stoomboot init --dry-run",
-    )
-    init.add_argument("-n", "--dry-run", action="store_true", help="only say what would be made")
-    check = command(
-        "check",
-        "is everything in order? One line each",
-        "Tries every part that the workflow needs, and says of each: ok, warning or FAILED, and what to do.\n"
-        "Changes nothing. Exit code 1 if anything FAILED.",
-        "straxflow --profile stoomboot check",
-    )
-    check.add_argument("--json", action="store_true", help="the verdicts as JSON")
-    status = command(
-        "status",
-        "how every run stands, what failed and why",
-        "Shows how the runs stand, by the receipts and attempts in the state folder; the run database, if it answers,\n"
-        "adds who works on a run and how many runs are pending. Exit code 1 only if a named run is not known.",
-        "straxflow --profile stoomboot status 003012 003013",
-    )
-    status.add_argument("runs", nargs="*", metavar="RUN", help="only these runs, with all that was tried on them")
-    status.add_argument("--all", action="store_true", help="all runs in the table, not just the newest 30")
-    status.add_argument("--json", action="store_true", help="everything as JSON")
-    versions = command(
-        "versions",
-        "versions, paths and git state of the software",
-        "Shows version, path and git state (branch, commit, changes) of the packages that make the data, in\n"
-        "straxflow's own Python and in the site's Python with strax, where that is another.",
-        "straxflow --profile stoomboot versions amstrax strax numpy",
-    )
-    versions.add_argument("packages", nargs="*", metavar="PACKAGE", help="import names; by default what matters here")
-    versions.add_argument("--json", action="store_true", help="as JSON")
-    config = command(
-        "config",
-        "the configuration in effect, its reference, its schema",
-        "Shows the configuration in effect, or what can be configured.",
-        "straxflow config --doc",
-    )
-    what = config.add_mutually_exclusive_group()
-    what.add_argument("--show", action="store_true", help="the configuration in effect, as YAML (the default)")
-    what.add_argument("--doc", action="store_true", help="the reference of all keys, in Markdown")
-    what.add_argument("--schema", action="store_true", help="the JSON schema, for editors")
+        # only what is called is imported: starting must stay quick with many commands
+        if name in words:
+            module = module_of(name)
+            one.description = module.DESCRIPTION
+            one.epilog = "\n  ".join(["example:" if len(module.EXAMPLES) == 1 else "examples:", *module.EXAMPLES])
+            module.arguments(one)
     return parser
+
+
+def module_of(command: str) -> Any:
+    """The module of a command: DESCRIPTION, EXAMPLES, arguments(parser), run(arguments)."""
+    return importlib.import_module(f"straxflow.cli.{command}")
 
 
 def _site_options() -> argparse.ArgumentParser:

@@ -25,6 +25,19 @@ from straxflow.fsio import check_marker
 NEWEST = 30
 _COLOURS = {"done": "green", "reached": "green", "working": "cyan", "failed": "red", "damaged": "bold red"}
 
+DESCRIPTION = (
+    "Shows how the runs stand, by the receipts and attempts in the state folder; the run database, if it answers,\n"
+    "adds who works on a run and how many runs are pending. Exit code 1 only if a named run is not known."
+)
+EXAMPLES = ("straxflow --profile stoomboot status 003012 003013",)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="only these runs, with all that was tried on them")
+    parser.add_argument("--all", action="store_true", help="all runs in the table, not just the newest 30")
+    parser.add_argument("--json", action="store_true", help="everything as JSON")
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Print how the runs stand."""

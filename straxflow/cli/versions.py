@@ -17,6 +17,18 @@ OWN = ("straxflow", "snakemake", "snakemake_executor_plugin_slurm", "pymongo", "
 MAKERS = ("straxflow", "strax", "numpy", "numba")
 TIMEOUT_S = 60
 
+DESCRIPTION = (
+    "Shows version, path and git state (branch, commit, changes) of the packages that make the data, in\n"
+    "straxflow's own Python and in the site's Python with strax, where that is another."
+)
+EXAMPLES = ("straxflow --profile stoomboot versions amstrax strax numpy",)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("packages", nargs="*", metavar="PACKAGE", help="import names; by default what matters here")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the versions, of this Python and of the one with strax."""

@@ -21,7 +21,7 @@ _SECRET = re.compile(r"pass|secret|token|credential|key", re.IGNORECASE)
 _HEAD = """\
 # Configuration
 
-Written by `straxflow config --doc` from the model in `straxflow/config/model.py`; do not edit it by hand.
+Written by `straxflow config --doc` from the model in `straxflow/config/`; do not edit it by hand.
 Unknown keys are errors. Later files (`configfile` of the profile, `--configfile`) are laid over earlier ones.
 Relative paths count from the folder of the Snakefile. `straxflow check` reads the configuration and tries all parts
 of it; `straxflow config --schema` gives the JSON schema, with which an editor completes and checks the YAML files.

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from straxflow.config.model import Config, Folders, Store
+from straxflow.config.model import Config
+from straxflow.config.sections.places import Folders, Store
 from straxflow.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -32,6 +32,10 @@ class RunDb:
     client: MongoClient[Document]
     runs: Collection[Document]
 
+    def ours(self, name: str) -> Collection[Document]:
+        """A collection of straxflow's own, beside that of the run documents: `straxflow_<name>`."""
+        return self.runs.database.get_collection(f"straxflow_{name}", codec_options=self.runs.codec_options)
+
     def now(self) -> datetime:
         """The database's clock, by which leases are judged."""
         # the older name of `hello`, which every server answers

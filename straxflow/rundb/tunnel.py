@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 
-from straxflow.config.model import Tunnel as TunnelSettings
+from straxflow.config.sections.places import Tunnel as TunnelSettings
 from straxflow.errors import RunDbError
 from straxflow.transport.child import die_with_parent
 from straxflow.transport.ssh import command

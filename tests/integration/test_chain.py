@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from straxflow.config.model import Tunnel as TunnelSettings
+from straxflow.config.sections.places import Tunnel as TunnelSettings
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
 from straxflow.rundb.client import connect

@@ -1,0 +1,1 @@
+"""The sections of the configuration, by theme; config/model.py puts them together."""

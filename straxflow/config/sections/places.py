@@ -1,0 +1,84 @@
+"""Where things are: folders, store, run database, DAQ."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from straxflow.config.sections.base import Seconds, Section
+
+
+class Folders(Section):
+    """Folders of this site; relative ones count from the folder of the Snakefile. `straxflow init` makes them."""
+
+    state: Path = Field(description="Receipts, claims, attempts and logs; on a disk that all jobs share.")
+    live: Path = Field(description="Where the DAQ's live data arrives, one folder a run.")
+    staging: Path = Field(description="Where products stay between process and move_out.")
+    scratch: Path | None = Field(
+        None, description="Private scratch of attempts; by default in a hidden folder of `staging`."
+    )
+
+    @property
+    def scratch_folder(self) -> Path:
+        """The scratch folder in effect."""
+        return self.scratch or self.staging / ".scratch"
+
+
+class Store(Section):
+    """The final place of the products."""
+
+    folder: Path = Field(description="Folder that holds <run>-<data type>-<hash> folders, as strax reads them.")
+    hosts: list[str] = Field(
+        [],
+        description="Names in the `host` field of data entries, an entry for each; by default the site. amstrax looks "
+        "for the fully qualified name of the machine it reads on.",
+    )
+    ssh: str | None = Field(None, description="[user@]host of a remote store; absent: the folder is mounted here.")
+    ssh_options: list[str] = Field([], description="Options for ssh, e.g. ['-p', '2222', '-i', 'key'].")
+    min_free_gb: float = Field(10, ge=0, description="Below this the check command says so.")
+
+
+class Tunnel(Section):
+    """An ssh tunnel to the run database, opened, watched and reopened by straxflow."""
+
+    ssh: str = Field(description="[user@]host that can reach the database.")
+    ssh_options: list[str] = Field([], description="Options for ssh.")
+    remote_host: str = Field("localhost", description="The database's host as seen from there.")
+    remote_port: int = Field(27017, description="The database's port there.")
+
+
+class RunDb(Section):
+    """The run database (MongoDB)."""
+
+    uri: str = Field(
+        "mongodb://localhost:27017/",
+        description="Without a password; with a tunnel, its host and port are replaced.",
+    )
+    database: str = Field("run", description="Database name.")
+    collection: str = Field("runs", description="Collection of the run documents.")
+    user: str | None = Field(None, description="User name, if the database asks for one.")
+    auth_source: str | None = Field(None, description="Database that holds the user.")
+    password_env: str = Field("STRAXFLOW_RUNDB_PASSWORD", description="Environment variable that holds the password.")
+    password_file: Path | None = Field(None, description="File that holds the password; its mode must be 600.")
+    timeout_s: Seconds = Field(5, description="How long to wait for the database, in seconds.")
+    tunnel: Tunnel | None = Field(None, description="Reach the database through this ssh tunnel.")
+
+    @field_validator("uri")
+    @classmethod
+    def _no_password(cls, uri: str) -> str:
+        if not re.match(r"mongodb(\+srv)?://", uri):
+            raise ValueError("must start with mongodb://")
+        if re.match(r"mongodb(\+srv)?://[^/@]*:[^/@]*@", uri):
+            raise ValueError("holds a password; give `user`, and the password by the environment or `password_file`")
+        return uri
+
+
+class Daq(Section):
+    """The DAQ's disk."""
+
+    host: str = Field(description="The `host` of the DAQ's live data entries in the run documents.")
+    folder: Path = Field(description="Folder there that holds one folder a run.")
+    ssh: str | None = Field(None, description="[user@]host; absent: the folder is mounted here.")
+    ssh_options: list[str] = Field([], description="Options for ssh, e.g. ['-p', '2222', '-i', 'key'].")
