@@ -11,6 +11,10 @@ class ConfigError(StraxflowError):
     """The configuration is not valid."""
 
 
+class UsageError(StraxflowError):
+    """A word of the command line is wrong."""
+
+
 class RunDbError(StraxflowError):
     """The run database is away, refuses, or holds something unusable."""
 

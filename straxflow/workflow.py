@@ -15,6 +15,7 @@ from straxflow.folders import check_folders
 from straxflow.invocation import Invocation
 from straxflow.plan import receipts_of
 from straxflow.receipts import Processed, Registered, RunFacts, State, Transferred
+from straxflow.rundb.rundoc import query_for
 
 
 @contextmanager
@@ -75,6 +76,14 @@ class Flow:
         batch = Batch.model_validate_json(Path(batch_file).read_text(encoding="utf-8"))
         self._modes |= {run.run: run.mode for run in batch.runs}
         return [path for run in batch.runs for path in receipts_of(self.config, run.run, run.mode)]
+
+    def check_run_id(self, run: str) -> None:
+        """Make sure that a target names a run by its id, as a dry run asks nobody else.
+
+        Raises:
+            RunDbError: with the id that was probably meant.
+        """
+        query_for(run, self.config)
 
     def source_receipt(self, run: str, product: str) -> str:
         """The receipt of what a product is made from."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import straxflow
-from straxflow.errors import ConfigError, StraxflowError
+from straxflow.errors import ConfigError, StraxflowError, UsageError
 
 _EPILOG = """\
 exit codes: 0 good; 1 a problem found, or failed; 2 the command line or the configuration is wrong
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except StraxflowError as error:
         print(f"straxflow {arguments.command}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        return 2 if isinstance(error, (ConfigError, UsageError)) else 1
     except KeyboardInterrupt:
         return 130
     return code

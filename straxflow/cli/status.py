@@ -21,6 +21,7 @@ from straxflow.cli.site import Site, open_site
 from straxflow.config import LIVE
 from straxflow.folders import marker_site
 from straxflow.fsio import check_marker
+from straxflow.runlist import parse_runs
 
 NEWEST = 30
 _COLOURS = {"done": "green", "reached": "green", "working": "cyan", "failed": "red", "damaged": "bold red"}
@@ -34,7 +35,12 @@ EXAMPLES = ("straxflow --profile stoomboot status 003012 003013",)
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="only these runs, with all that was tried on them")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="only these (932, 000932, 900-950, @FILE), with all that was tried on them",
+    )
     parser.add_argument("--all", action="store_true", help="all runs in the table, not just the newest 30")
     parser.add_argument("--json", action="store_true", help="everything as JSON")
 
@@ -44,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     site = open_site(arguments)
     # an unmounted disk must not look like a site without runs
     check_marker(site.state.folder, "state", marker_site(site.config, "state", site.state))
-    named = [_run_id(site, name) for name in arguments.runs]
+    named = _named(site, arguments.runs)
     here = set(site.state.all_runs())
     seen = look(site, [name for name in named if name not in here])
     standings = Standings(site, seen.holders)
@@ -69,11 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if any(name not in seen.elsewhere for name in unknown) else 0
 
 
-def _run_id(site: Site, name: str) -> str:
-    """A run id as written, or from a bare number where the template takes no more than that."""
-    if name.isdigit() and "{name" not in site.config.run_id and "{mode" not in site.config.run_id:
-        return site.config.run_id.format(number=int(name), experiment=site.config.experiment)
-    return name
+def _named(site: Site, words: Sequence[str]) -> list[str]:
+    """Ids of the runs that the words name: of ranges those that are here, of single ones all."""
+    if not words:
+        return []
+    wanted = parse_runs(words, site.config)
+    return list(dict.fromkeys([*wanted.single(), *wanted.ids(site.config, site.state)]))
 
 
 def _chosen(briefs: Sequence[RunStatus]) -> list[RunStatus]:

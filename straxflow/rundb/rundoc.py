@@ -15,6 +15,8 @@ from straxflow.receipts import RunFacts
 from straxflow.rundb.client import Document
 
 ONLINE = "online"
+HIGHEST = 2**63 - 1
+"""The largest number that a run document can hold."""
 DAQ_FIELDS = (
     "strax_output_path",
     "processing_threads",
@@ -145,18 +147,29 @@ def query_for(run_id: str, config: Config) -> Document:
         else:
             pattern += rf"(?P<{name[1]}>{r'[0-9]+' if name[1] == 'number' else r'[A-Za-z0-9_]+?'})"
     match = re.fullmatch(pattern, run_id)
+    found = match.groupdict() if match else {}
+    # int() refuses thousands of digits
+    if not match or len(found.get("number", "").lstrip("0")) > len(str(HIGHEST)):
+        raise _not_an_id(run_id, config)
+    if "number" not in found:
+        return {"name": found["name"]}
+    number = int(found["number"])
+    fields = {"number": number, "name": found.get("name"), "mode": found.get("mode")}
+    right = config.run_id.format(experiment=config.experiment, **fields)
+    if right != run_id or number > HIGHEST:
+        raise _not_an_id(run_id, config, right if number <= HIGHEST else None)
+    return {"number": number}
+
+
+def _not_an_id(run_id: str, config: Config, meant: str | None = None) -> Malformed:
+    """The error that names an id which is none, with the right one where it can be guessed."""
+    digits = re.findall(r"[0-9]+", run_id)
+    if meant is None and digits and len(digits[-1]) < 19 and not re.search(r"\{(name|mode)", config.run_id):
+        meant = config.run_id.format(number=int(digits[-1]), experiment=config.experiment)
+    if meant is not None:
+        return Malformed(f"{run_id!r} is no run id of this experiment; did you mean {meant!r}?")
     example = config.run_id.format(number=932, name="name", experiment=config.experiment, mode="mode")
-    if not match:
-        raise Malformed(f"{run_id!r} is no run id of this experiment (they look like {example!r})")
-    found = match.groupdict()
-    if "number" in found:
-        number = int(found["number"])
-        fields = {"number": number, "name": found.get("name"), "mode": found.get("mode")}
-        right = config.run_id.format(experiment=config.experiment, **fields)
-        if right != run_id:
-            raise Malformed(f"{run_id!r} is no run id of this experiment; did you mean {right!r}?")
-        return {"number": number}
-    return {"name": found["name"]}
+    return Malformed(f"{run_id[:80]!r} is no run id of this experiment (they look like {example!r})")
 
 
 def _time(document: Mapping[str, Any], key: str, label: str) -> datetime:

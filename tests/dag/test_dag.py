@@ -303,3 +303,13 @@ def test_neither_config_nor_code_reprocess_the_archive(done: Site) -> None:
     finally:
         shutil.rmtree(link)
         link.symlink_to(Path(__file__).parents[2] / "workflow")
+
+
+@pytest.mark.parametrize("words", [["-n"], []])
+def test_a_target_with_a_wrong_run_id_suggests_the_right_one(worked: Site, words: list[str]) -> None:
+    before = worked.dump_database()
+    result = worked.snakemake(*words, "runs/932/sums/registered.json")
+    assert result.code == 1
+    assert "'932' is no run id of this experiment; did you mean '000932'?" in result.output
+    assert "Traceback" not in result.output
+    assert (result.jobs, worked.dump_database()) == ([], before)

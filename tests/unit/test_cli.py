@@ -379,3 +379,17 @@ def test_output_into_a_closed_pipe_is_no_error() -> None:
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(["bash", "-c", command], cwd=root, capture_output=True, text=True, env=os.environ)
     assert (done.stdout, done.stderr) == ("# Configuration\n", "")
+
+
+def test_status_takes_runs_in_any_form(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (898, 900, 932, 950):
+        facts(site.state, number)
+    (tmp_path / "runs.txt").write_text("# the good ones\n932\n")
+    for words, expected in (
+        (["900-949"], ["000932", "000900"]),
+        (["898", "@runs.txt", "000932"], ["000932", "000898"]),
+    ):
+        assert straxflow("status", "--json", *words) == 0
+        assert [run["run"] for run in json.loads(capsys.readouterr().out)["runs"]] == expected
+    assert straxflow("status", "0932") == 2
+    assert "did you mean '000932'?" in capsys.readouterr().err

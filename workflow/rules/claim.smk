@@ -12,6 +12,8 @@ checkpoint claim:
 
 rule rundoc:
     """Write the acquisition facts of a run from its document."""
+    input:
+        valid_run_id,
     output:
         "runs/{run}/run.json",
     log:

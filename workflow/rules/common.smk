@@ -53,6 +53,13 @@ def wanted_receipts(wildcards):
         return FLOW.receipts_of_batch(checkpoints.claim.get(batch=BATCH).output[0])
 
 
+def valid_run_id(wildcards):
+    """No file; but what is no run id is told at once, with the right one, also in a dry run."""
+    with quiet_errors(SystemExit):
+        FLOW.check_run_id(wildcards.run)
+    return []
+
+
 def source_receipt(wildcards):
     """The receipt of what a product is made from."""
     return FLOW.source_receipt(wildcards.run, wildcards.product)
