@@ -67,5 +67,5 @@ def _elsewhere(db: RunDb, site: Site, unknown: Sequence[str]) -> dict[str, str |
         except Malformed:
             continue
         if document is not None:
-            found[run] = status_of(document, site.campaign)
+            found[run] = status_of(document, site.campaign, site.config)
     return found

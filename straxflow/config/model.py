@@ -14,6 +14,7 @@ from straxflow.config.sections.places import Daq, Folders, RunDb, Store
 from straxflow.config.sections.products import Product
 from straxflow.config.sections.resources import StepResources
 from straxflow.config.sections.selection import Claim, Runs
+from straxflow.config.sections.shadow import Shadow
 from straxflow.config.sections.steps import Release, Strax, Transfer
 
 
@@ -47,6 +48,7 @@ class Config(Section):
     checksum: Literal["xxh128", "sha256"] = Field("xxh128", description="Algorithm of the manifests.")
     claim: Claim = Claim()
     release: Release = Release()
+    shadow: Shadow = Shadow()
     resources: StepResources = StepResources()
 
     @field_validator("run_id")
@@ -86,6 +88,8 @@ class Config(Section):
                 owners[target] = name
             if self._in_cycle(name):
                 errors.append(f"products.{name}.from: a cycle: {name} is made from itself")
+        if self.shadow.enabled and self.release.live == "drop":
+            errors.append("release.live: a shadow drops no live data; set it to keep")
         gap = self._first_gap()
         if gap:
             errors.append(f"steps: {gap}")

@@ -16,7 +16,7 @@ from straxflow.owner import Owner
 from straxflow.plan import RunState, Standing
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.pending import Candidate, candidates, claim_lapsed, readable
-from straxflow.rundb.rundoc import ONLINE, Run, campaign_part, parse, query_for, status_field
+from straxflow.rundb.rundoc import Run, campaign_part, parse, query_for, shares_state, status_field, status_holder
 
 SUBMITTED = "submitted"
 
@@ -115,7 +115,7 @@ class Claimer:
         claim = {
             "named": named,
             "taken_from": taken_from,
-            "before": _status_before(candidate.run, earlier, self.campaign),
+            "before": _status_before(candidate.run, earlier, self.campaign, self.config),
             "owner": self.owner.as_dict(),
             "batch": self.batch,
             "lease_s": self.config.claim.lease_s,
@@ -125,7 +125,7 @@ class Claimer:
         document = self.db.runs.find_one_and_update(
             candidate.condition,
             {
-                "$set": {f"{self._ours}.claim": claim, status_field(self.campaign): status},
+                "$set": {f"{self._ours}.claim": claim, status_field(self.campaign, self.config): status},
                 "$inc": {f"{self._ours}.token": 1},
             },
             projection={f"{self._ours}.token": 1},
@@ -180,10 +180,10 @@ class Claimer:
         status = STATUS[standing.state]
         if status == "failed":
             update["$inc"] = {f"{self._ours}.failures": 1}
-            if self.campaign == ONLINE:
+            if shares_state(self.campaign, self.config):
                 update["$inc"]["processing_failed"] = 1
         reason = None if standing.state == "done" else standing.reason
-        field = status_field(self.campaign)
+        field = status_field(self.campaign, self.config)
         set_[field] = {
             "status": status,
             "time": now,
@@ -199,7 +199,7 @@ class Claimer:
         if document is None:
             return False
         before = campaign_part(document, self.campaign)["claim"].get("before")
-        field = status_field(self.campaign)
+        field = status_field(self.campaign, self.config)
         update: Document = {"$unset": {f"{self._ours}.claim": ""}}
         if before is None:
             update["$unset"][field] = ""
@@ -209,7 +209,7 @@ class Claimer:
 
     def _end_claim(self, guard: Document, update: Document) -> bool:
         """Make the last update of a claim, but only drop the claim where somebody else wrote the state meanwhile."""
-        field = status_field(self.campaign)
+        field = status_field(self.campaign, self.config)
         still_ours = {f"{field}.status": SUBMITTED, f"{field}.reason": self._reason}
         if self.db.runs.update_one({**guard, **still_ours}, update).matched_count:
             return True
@@ -226,12 +226,11 @@ class Claimer:
         return float(self.config.claim.backoff_s * random.uniform(0.5, 1.5) * growth ** min(times, 3))
 
 
-def _status_before(run: Run, earlier: Any, campaign: str) -> Any:
+def _status_before(run: Run, earlier: Any, campaign: str, config: Config) -> Any:
     """The state, as it stood, that a run had before it was claimed; of a run taken over, before the dead claim."""
     if run.status == SUBMITTED and isinstance(earlier, Mapping):
         return earlier.get("before")
-    holder = run.document if campaign == ONLINE else campaign_part(run.document, campaign)
-    return holder.get("processing_status")
+    return status_holder(run.document, campaign, config).get("processing_status")
 
 
 def _count(part: Mapping[str, Any], name: str) -> int:

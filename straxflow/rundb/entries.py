@@ -2,54 +2,81 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
+from straxflow.config import Config
 from straxflow.errors import ClaimLost, RunDbError
 from straxflow.rundb.client import Document, RunDb
+from straxflow.rundb.rundoc import data_field, query_for
 
 KEY = ("type", "host", "location")
 
 
-def add(db: RunDb, campaign: str, number: int, batch: str, token: int, entries: list[Document]) -> list[Document]:
-    """Make sure that the entries stand in the run's document, in one atomic write; those there stay as they are.
+@dataclass(frozen=True)
+class Entries:
+    """The entries of one run, which a claim (its batch and token) lets us write."""
 
-    Returns:
-        the entries as they stand in the document.
+    db: RunDb
+    config: Config
+    campaign: str
+    run: str
+    batch: str
+    token: int
 
-    Raises:
-        ClaimLost: if the run is not ours any more; nothing is written then.
-    """
-    ours = f"straxflow.{campaign}"
-    guard: Document = {"number": number, f"{ours}.claim.batch": batch, f"{ours}.token": token}
-    for _ in range(10):
-        document = db.runs.find_one(guard, {"data": 1})
-        if document is None:
-            raise ClaimLost(f"run {number}: taken over by another invocation; nothing was registered")
-        there = {_key(e): e for e in document.get("data") or [] if isinstance(e, dict)}
-        missing = [e for e in entries if _key(e) not in there]
-        if not missing:
-            return [there[_key(e)] for e in entries]
-        absent = [{"data": {"$elemMatch": {k: e[k] for k in KEY}}} for e in missing]
-        db.runs.update_one({**guard, "$nor": absent}, {"$push": {"data": {"$each": missing}}})
-    raise RunDbError(f"run {number}: the data entries could not be written in 10 tries; others write them too")
+    @property
+    def _field(self) -> str:
+        return data_field(self.campaign, self.config)
+
+    @property
+    def _guard(self) -> Document:
+        ours = f"straxflow.{self.campaign}"
+        return {**query_for(self.run, self.config), f"{ours}.claim.batch": self.batch, f"{ours}.token": self.token}
+
+    def add(self, entries: list[Document]) -> list[Document]:
+        """Make sure that the entries stand in the run's document, in one atomic write; those there stay as they are.
+
+        Returns:
+            the entries as they stand in the document.
+
+        Raises:
+            ClaimLost: if the run is not ours any more; nothing is written then.
+        """
+        for _ in range(10):
+            document = self.db.runs.find_one(self._guard, {self._field: 1})
+            if document is None:
+                raise ClaimLost(f"run {self.run}: taken over by another invocation; nothing was registered")
+            there = {_key(e): e for e in entries_in(document, self._field)}
+            missing = [e for e in entries if _key(e) not in there]
+            if not missing:
+                return [there[_key(e)] for e in entries]
+            absent = [{self._field: {"$elemMatch": {k: e[k] for k in KEY}}} for e in missing]
+            self.db.runs.update_one({**self._guard, "$nor": absent}, {"$push": {self._field: {"$each": missing}}})
+        raise RunDbError(f"run {self.run}: the data entries could not be written in 10 tries; others write them too")
+
+    def retire(self, entry: Document, reason: str) -> None:
+        """Move an entry to `deleted_data`, in one atomic write, before its files are dropped: a copy that is about to
+        go must not be counted on by anybody else's cleaner.
+
+        Raises:
+            ClaimLost: if the run is not ours any more.
+        """
+        key = {k: entry[k] for k in KEY}
+        gone = {**entry, "deleted_at": self.db.now(), "deleted_by": "straxflow", "reason": reason}
+        deleted = self._field.removesuffix("data") + "deleted_data"
+        moved = self.db.runs.update_one(
+            {**self._guard, self._field: {"$elemMatch": key}}, {"$pull": {self._field: key}, "$push": {deleted: gone}}
+        )
+        if moved.matched_count == 0 and self.db.runs.find_one(self._guard, {"_id": 1}) is None:
+            raise ClaimLost(f"run {self.run}: taken over by another invocation; nothing was dropped")
 
 
-def retire(db: RunDb, campaign: str, number: int, batch: str, token: int, entry: Document, reason: str) -> None:
-    """Move an entry to `deleted_data`, in one atomic write, before its files are dropped: a copy that is about to
-    go must not be counted on by anybody else's cleaner.
-
-    Raises:
-        ClaimLost: if the run is not ours any more.
-    """
-    ours = f"straxflow.{campaign}"
-    guard: Document = {"number": number, f"{ours}.claim.batch": batch, f"{ours}.token": token}
-    key = {k: entry[k] for k in KEY}
-    gone = {**entry, "deleted_at": db.now(), "deleted_by": "straxflow", "reason": reason}
-    moved = db.runs.update_one(
-        {**guard, "data": {"$elemMatch": key}}, {"$pull": {"data": key}, "$push": {"deleted_data": gone}}
-    )
-    if moved.matched_count == 0 and db.runs.find_one(guard, {"_id": 1}) is None:
-        raise ClaimLost(f"run {number}: taken over by another invocation; nothing was dropped")
+def entries_in(document: Document, field: str) -> list[Document]:
+    """The well-formed entries of a document."""
+    value: object = document
+    for name in field.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def _key(entry: Document) -> tuple[object, ...]:

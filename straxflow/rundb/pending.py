@@ -64,7 +64,7 @@ def candidates(
     ours = f"straxflow.{campaign}"
     unclaimed = {f"{ours}.claim.batch": {"$exists": False}}
     waited = {f"{ours}.wait_until": {"$not": {"$gt": now}}}
-    field = status_field(campaign)
+    field = status_field(campaign, config)
     reached = "reached " + " ".join(config.steps)
     branches: list[Document] = [
         {field: "pending", **unclaimed, **waited},
@@ -78,7 +78,10 @@ def candidates(
     ]
     if campaign == ONLINE:
         at_daq = {"data": {"$elemMatch": {"host": config.daq.host, "type": "live"}}}
-        branches.append({"data.host": config.daq.host, field: None, **at_daq, **unclaimed})
+        branches += [
+            {"data.host": config.daq.host, field: None, **at_daq, **theirs, **unclaimed}
+            for theirs in _untouched(config)
+        ]
     within = scope(config)
     either = {"$or": branches}
     streams = [_newest_first(db, {**within, **either}, either, campaign), _abandoned(db, config, campaign, within)]
@@ -93,6 +96,14 @@ def candidates(
             token = run.campaign(campaign).get("token")
             guard = {"_id": run.object_id, **branch, f"{ours}.token": token}
             yield Candidate(run, guard)
+
+
+def _untouched(config: Config) -> list[Document]:
+    """What the shared state says of runs that we have not touched: nothing, or what the tool that we shadow leaves."""
+    states = config.shadow.states
+    if not config.shadow.enabled or "*" in states:
+        return [{}]
+    return [{"processing_status": {"$in": states}}, {"processing_status.status": {"$in": states}}]
 
 
 def readable(

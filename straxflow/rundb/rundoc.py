@@ -54,14 +54,29 @@ def campaign_part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return part if isinstance(part, Mapping) else {}
 
 
-def status_field(campaign: str) -> str:
-    """Where the state of a run stands: the shared field for the online campaign, its own for any other."""
-    return "processing_status" if campaign == ONLINE else f"straxflow.{campaign}.processing_status"
+def shares_state(campaign: str, config: Config) -> bool:
+    """Whether a campaign's states stand where all tools read them: the online one's, unless it is a shadow."""
+    return campaign == ONLINE and not config.shadow.enabled
 
 
-def status_of(document: Mapping[str, Any], campaign: str) -> str | None:
+def status_field(campaign: str, config: Config) -> str:
+    """Where the state of a run stands: the shared field, or one of the campaign's own."""
+    return "processing_status" if shares_state(campaign, config) else f"straxflow.{campaign}.processing_status"
+
+
+def data_field(campaign: str, config: Config) -> str:
+    """Where data entries stand: in the shared list, or, beside an older tool that must not see them, in our own."""
+    return f"straxflow.{campaign}.data" if config.shadow.enabled else "data"
+
+
+def status_holder(document: Mapping[str, Any], campaign: str, config: Config) -> Mapping[str, Any]:
+    """The (sub-)document whose `processing_status` is the state of a run."""
+    return document if shares_state(campaign, config) else campaign_part(document, campaign)
+
+
+def status_of(document: Mapping[str, Any], campaign: str, config: Config) -> str | None:
     """The state of a run: a string in the oldest documents, a sub-document in newer ones."""
-    holder = document if campaign == ONLINE else campaign_part(document, campaign)
+    holder = status_holder(document, campaign, config)
     value = holder.get("processing_status")
     if isinstance(value, Mapping):
         value = value.get("status")
@@ -105,7 +120,7 @@ def parse(document: Document, config: Config, campaign: str) -> Run:
         rate=_plain(rate) if isinstance(rate, Mapping) else {},
     )
     tags = tuple(str(t["name"]) for t in document.get("tags") or [] if isinstance(t, Mapping) and "name" in t)
-    return Run(run_id, document["_id"], facts, status_of(document, campaign), tags, document)
+    return Run(run_id, document["_id"], facts, status_of(document, campaign, config), tags, document)
 
 
 def make_run_id(document: Mapping[str, Any], config: Config, label: str) -> str:

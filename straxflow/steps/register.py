@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from straxflow.receipts import Checksums, Processed, Registered, Stored, now
-from straxflow.rundb import entries
-from straxflow.rundb.client import Document, connect
+from straxflow.rundb.client import Document, RunDb, connect
+from straxflow.rundb.entries import Entries, jsonable
 from straxflow.steps.job import Job, Step
 
 
 def register(job: Job) -> Registered:
     """Write the entries of a product's data types to the run document."""
-    facts = job.state.facts(job.run)
     wanted = product_entries(job)
     with connect(job.config) as db:
-        there = entries.add(db, job.campaign, facts.number, job.fence.batch, job.fence.token, wanted)
-    return Registered(run=job.run, product=job.product, entries=[entries.jsonable(e) for e in there])
+        there = entries_of(job, db).add(wanted)
+    return Registered(run=job.run, product=job.product, entries=[jsonable(e) for e in there])
+
+
+def entries_of(job: Job, db: RunDb) -> Entries:
+    """The data entries of a job's run, written under its claim."""
+    return Entries(db, job.config, job.campaign, job.run, job.fence.batch, job.fence.token)
 
 
 def product_entries(job: Job) -> list[Document]:

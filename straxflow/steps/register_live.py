@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from straxflow.config import LIVE
 from straxflow.receipts import Registered, Transferred, now
-from straxflow.rundb import entries
 from straxflow.rundb.client import connect
+from straxflow.rundb.entries import jsonable
 from straxflow.steps.job import Job, Step
+from straxflow.steps.register import entries_of
 
 
 def register_live(job: Job) -> Registered:
     """Write the live data's entry of this host to the run document."""
     received = job.state.get(job.run, LIVE, Transferred)
-    facts = job.state.facts(job.run)
     entry = {
         "type": "live",
         "host": job.config.site,
@@ -28,8 +28,8 @@ def register_live(job: Job) -> Registered:
         "meta": {},
     }
     with connect(job.config) as db:
-        there = entries.add(db, job.campaign, facts.number, job.fence.batch, job.fence.token, [entry])
-    return Registered(run=job.run, product=LIVE, entries=[entries.jsonable(e) for e in there])
+        there = entries_of(job, db).add([entry])
+    return Registered(run=job.run, product=LIVE, entries=[jsonable(e) for e in there])
 
 
 step = Step("register_live", register_live)

@@ -18,10 +18,10 @@ from straxflow.fsio import (
     rename_noreplace,
 )
 from straxflow.receipts import Checksums, Processed, Registered, Released, Stored, Transferred
-from straxflow.rundb import entries
 from straxflow.rundb.client import connect
 from straxflow.steps.job import Job, Step, log
 from straxflow.steps.move_out import only_times_differ
+from straxflow.steps.register import entries_of
 from straxflow.transport import open_store as open_store_at
 from straxflow.transport.rsync import Place, Rsync
 
@@ -34,7 +34,7 @@ def release(job: Job) -> Released:
         work.drop_staging(product)
     live_copy = job.config.folders.live / job.run
     if "transfer" in job.config.steps and live_copy.is_dir():
-        work.drop_live(live_copy, facts.number)
+        work.drop_live(live_copy)
     work.finish_earlier_drops(live_copy)
     for what, why in work.kept.items():
         log.info("kept %s: %s", what, why)
@@ -86,7 +86,7 @@ class _Release:
                 if is_incoming_of(left.name, folder.name) and owner_is_dead(left.name):
                     remove_tree(left)
 
-    def drop_live(self, folder: Path, number: int) -> None:
+    def drop_live(self, folder: Path) -> None:
         """Drop the live copy here, if so configured: two other copies are read back."""
         config, run = self.job.config, self.job.run
         if config.release.live == "keep":
@@ -105,7 +105,7 @@ class _Release:
             self.kept[str(folder)] = f"it changed since it arrived: {describe(differences)}"
             return
         self.job.fence.check()
-        _retire_entry(self.job, number)
+        _retire_entry(self.job)
         _drop(folder)
         self.freed += received.bytes
         self.dropped[str(folder)] = "read back: " + "; ".join(proofs)
@@ -170,19 +170,11 @@ def verified_in_store(job: Job, product: str, folder: str) -> str:
     return f"{store.where}/{folder}"
 
 
-def _retire_entry(job: Job, number: int) -> None:
+def _retire_entry(job: Job) -> None:
     registered = job.state.get(job.run, LIVE, Registered)
     with connect(job.config) as db:
         for entry in registered.entries:
-            entries.retire(
-                db,
-                job.campaign,
-                number,
-                job.fence.batch,
-                job.fence.token,
-                entry,
-                "released: two other copies",
-            )
+            entries_of(job, db).retire(entry, "released: two other copies")
 
 
 def _drop(folder: Path) -> None:

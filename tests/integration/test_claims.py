@@ -22,9 +22,9 @@ from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
 from straxflow.owner import Owner
 from straxflow.plan import Standing
-from straxflow.rundb import entries
 from straxflow.rundb.claims import Claimed, Claimer
 from straxflow.rundb.client import connect
+from straxflow.rundb.entries import Entries
 from straxflow.rundb.pending import candidates
 from tests.site import QUICK_PRODUCTS, Site
 
@@ -123,9 +123,9 @@ def test_a_dead_owners_claim_is_taken_at_once_a_live_ones_after_its_lease(site: 
             assert not stale.release(site.doc(1)["_id"], 2, Standing(state))
         entry = {"type": "raw", "host": "h", "location": "l"}
         with pytest.raises(ClaimLost, match="taken over"):
-            entries.add(db, "online", 1, "second", 2, [entry])
+            Entries(db, config, "online", "000001", "second", 2).add([entry])
         with pytest.raises(ClaimLost, match="taken over"):
-            entries.retire(db, "online", 1, "second", 2, site.doc(1)["data"][0], "no")
+            Entries(db, config, "online", "000001", "second", 2).retire(site.doc(1)["data"][0], "no")
         assert site.dump_database() == before
 
 
@@ -158,12 +158,13 @@ def test_an_entry_is_written_once(site: Site) -> None:
     token = claim(config, "mine", Owner.current())["000001"]
     wanted = [{"type": t, "host": "here", "location": f"/store/{t}", "n": 1} for t in ("peaks", "events")]
     with connect(config) as db:
-        first = entries.add(db, "online", 1, "mine", token, wanted)
-        again = entries.add(db, "online", 1, "mine", token, [{**e, "n": 2} for e in wanted])
+        entries = Entries(db, config, "online", "000001", "mine", token)
+        first = entries.add(wanted)
+        again = entries.add([{**e, "n": 2} for e in wanted])
         assert first == again == wanted
         assert site.doc(1)["data"][1:] == wanted
-        entries.retire(db, "online", 1, "mine", token, wanted[0], "gone")
-        entries.retire(db, "online", 1, "mine", token, wanted[0], "gone")
+        entries.retire(wanted[0], "gone")
+        entries.retire(wanted[0], "gone")
     assert [e["type"] for e in site.doc(1)["data"]] == ["live", "events"]
     assert [e["type"] for e in site.doc(1)["deleted_data"]] == ["peaks"]
 

@@ -41,7 +41,7 @@ class World:
 
     folder: Path
     job: Job
-    retired: list[int]
+    retired: list[str]
 
     def copies(self) -> set[str]:
         places = [f"{top}/{name}" for top in ("staging", "store") for name in (RAW, PEAKS)]
@@ -103,8 +103,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records_out: int | Non
         ))  # fmt: skip
         put(product, Registered(run=RUN, product=product, entries=[]))
     claimfile.write(state, claimfile.ClaimFile(run=RUN, token=1, batch="b", owner={}))
-    retired: list[int] = []
-    monkeypatch.setattr(step, "_retire_entry", lambda job, number: retired.append(number))
+    retired: list[str] = []
+    monkeypatch.setattr(step, "_retire_entry", lambda job: retired.append(job.run))
     fence = Fence.enter(state, RUN, "b")
     return World(tmp_path, Job(config, state, "online", RUN, "live", fence, 1, tmp_path / "log"), retired)
 
@@ -126,7 +126,7 @@ def test_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     assert receipt.kept == {}
     assert receipt.bytes > 0
-    assert world.retired == [1]
+    assert world.retired == [RUN]
     assert not list(tmp_path.glob("*/.incoming-*"))
     # once more, as after a kill before the receipt
     again = world.release()
