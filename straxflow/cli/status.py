@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from straxflow.cli.run_database import MOST, Seen, look
-from straxflow.cli.run_status import ENDED, RunStatus, Standings, as_json
 from straxflow.cli.site import Site, open_site
 from straxflow.config import LIVE
 from straxflow.folders import marker_site
 from straxflow.fsio import check_marker
+from straxflow.reports.database import MOST, Seen, look
+from straxflow.reports.standings import ENDED, RunStatus, Standings, as_json
 from straxflow.runlist import parse_runs
 
 NEWEST = 30
@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_marker(site.state.folder, "state", marker_site(site.config, "state", site.state))
     named = _named(site, arguments.runs)
     here = set(site.state.all_runs())
-    seen = look(site, [name for name in named if name not in here])
-    standings = Standings(site, seen.holders)
+    seen = look(site.config, site.campaign, [name for name in named if name not in here])
+    standings = Standings(site.config, site.state, seen.holders)
     briefs = [standings.brief(name) for name in (named or here) if name in here]
     briefs.sort(key=lambda status: (status.number, status.run), reverse=True)
     shown = briefs if named or arguments.all or arguments.json else _chosen(briefs)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-from straxflow.cli.run_status import Holder
-from straxflow.cli.site import Site
+from straxflow.config import Config
 from straxflow.errors import StraxflowError
+from straxflow.reports.standings import Holder
 from straxflow.rundb.client import Document, RunDb, connect
 from straxflow.rundb.pending import candidates, claim_lapsed, scope
 from straxflow.rundb.rundoc import Malformed, campaign_part, parse, query_for, status_of
@@ -27,45 +27,45 @@ class Seen:
     elsewhere: Mapping[str, str | None] = field(default_factory=dict)
 
 
-def look(site: Site, unknown: Sequence[str]) -> Seen:
+def look(config: Config, campaign: str, unknown: Sequence[str]) -> Seen:
     """Ask the database; `unknown` are named runs of which there is nothing here. Changes nothing."""
     try:
-        with connect(site.config) as db:
-            found = candidates(db, site.config, site.campaign, lambda _: None)
+        with connect(config) as db:
+            found = candidates(db, config, campaign, lambda _: None)
             return Seen(
                 pending=[candidate.run.id for candidate in islice(found, MOST)],
-                holders=_holders(db, site),
-                elsewhere=_elsewhere(db, site, unknown),
+                holders=_holders(db, config, campaign),
+                elsewhere=_elsewhere(db, config, campaign, unknown),
             )
     except StraxflowError as error:
         return Seen(problem=str(error))
 
 
-def _holders(db: RunDb, site: Site) -> dict[str, Holder]:
+def _holders(db: RunDb, config: Config, campaign: str) -> dict[str, Holder]:
     held: dict[str, Holder] = {}
-    query: Document = {**scope(site.config), f"straxflow.{site.campaign}.claim.batch": {"$exists": True}}
+    query: Document = {**scope(config), f"straxflow.{campaign}.claim.batch": {"$exists": True}}
     moment = db.now()
     for document in db.runs.find(query, {"data": 0}):
         try:
-            run = parse(document, site.config, site.campaign).id
+            run = parse(document, config, campaign).id
         except Malformed:
             continue
-        claim: Any = campaign_part(document, site.campaign).get("claim")
+        claim: Any = campaign_part(document, campaign).get("claim")
         owner = claim.get("owner") or {}
-        lapsed = claim_lapsed(claim, moment, site.config.claim.lease_s)
+        lapsed = claim_lapsed(claim, moment, config.claim.lease_s)
         life: Literal["alive", "dead"] = "dead" if lapsed else "alive"
         held[run] = Holder(str(claim.get("batch")), str(owner.get("host")), owner.get("pid"), life)
     return held
 
 
-def _elsewhere(db: RunDb, site: Site, unknown: Sequence[str]) -> dict[str, str | None]:
+def _elsewhere(db: RunDb, config: Config, campaign: str, unknown: Sequence[str]) -> dict[str, str | None]:
     """State in the database of runs that are not here; those that it does not know either are left out."""
     found: dict[str, str | None] = {}
     for run in unknown:
         try:
-            document = db.runs.find_one(query_for(run, site.config), {"data": 0})
+            document = db.runs.find_one(query_for(run, config), {"data": 0})
         except Malformed:
             continue
         if document is not None:
-            found[run] = status_of(document, site.campaign, site.config)
+            found[run] = status_of(document, campaign, config)
     return found

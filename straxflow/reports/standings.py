@@ -10,12 +10,11 @@ from typing import Any, Literal
 
 from straxflow import attempts, claimfile
 from straxflow.attempts import Attempt
-from straxflow.cli.site import Site
-from straxflow.config import LIVE
+from straxflow.config import LIVE, Config
 from straxflow.errors import StraxflowError
 from straxflow.owner import Owner
 from straxflow.plan import standing
-from straxflow.receipts import Checksums, Processed, Receipt, Registered, Stored, Transferred, now
+from straxflow.receipts import Checksums, Processed, Receipt, Registered, State, Stored, Transferred, now
 from straxflow.settings import settings_digest
 
 FURTHEST: tuple[tuple[type[Receipt], str], ...] = (
@@ -91,17 +90,17 @@ Holders = Mapping[str, Holder] | None
 class Standings:
     """Tells how the runs of a site stand."""
 
-    site: Site
+    config: Config
+    state: State
     holders: Holders
 
     @cached_property
     def _digests(self) -> Mapping[str, str]:
-        config = self.site.config
-        return {name: settings_digest(config, name) for name in config.products}
+        return {name: settings_digest(self.config, name) for name in self.config.products}
 
     def brief(self, run: str) -> RunStatus:
         """State and reason of a run; nothing of its products."""
-        state = self.site.state
+        state = self.state
         try:
             facts = state.facts(run)
         except FileNotFoundError:
@@ -112,7 +111,7 @@ class Standings:
         at_work = holder is not None and holder.life == "alive"
         if facts is None:
             return RunStatus(run, "working" if at_work else "pending", holder=holder)
-        stands = standing(self.site.config, state, run, facts.mode, since if at_work else None)
+        stands = standing(self.config, state, run, facts.mode, since if at_work else None)
         name: str = stands.state
         reason = stands.reason
         if name in ENDED:
@@ -126,15 +125,15 @@ class Standings:
 
     def products(self, run: str, mode: str) -> list[ProductStatus]:
         """How far each product of a run has come, the live data first."""
-        live = [LIVE] if "transfer" in self.site.config.steps else []
-        return [self._product(run, name) for name in live + self.site.config.products_for(mode)]
+        live = [LIVE] if "transfer" in self.config.steps else []
+        return [self._product(run, name) for name in live + self.config.products_for(mode)]
 
     def attempts(self, run: str) -> list[Attempt]:
         """All that was tried on a run, oldest first."""
-        return [file.attempt for file in attempts.all_of(self.site.state, run)]
+        return [file.attempt for file in attempts.all_of(self.state, run)]
 
     def _product(self, run: str, name: str) -> ProductStatus:
-        state = self.site.state
+        state = self.state
         reached = next((word for model, word in FURTHEST if state.path(run, name, model).is_file()), None)
         try:
             if name == LIVE:
@@ -159,7 +158,7 @@ class Standings:
         if self.holders is not None and run not in self.holders:
             return None, None
         try:
-            claim = claimfile.read(self.site.state, run)
+            claim = claimfile.read(self.state, run)
         except StraxflowError:
             claim = None
         since = claim.made if claim else None
