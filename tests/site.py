@@ -111,7 +111,8 @@ class Site:
             },
             "runs": {"min_run_number": 1, "settle_s": 0},
             "transfer": {"length_tolerance_s": 0.1, "timeout_s": 20},
-            "claim": {"lease_s": 60, "backoff_s": 0},
+            "claim": {"lease_s": 60},
+            "failures": {"backoff_s": 0},
             "strax": {"context": "straxflow.detectors.demo:context", "max_gap_s": 1},
             "products": QUICK_PRODUCTS,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Literal, Self
@@ -10,6 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from straxflow.config.sections.base import LIVE, STEPS, Name, Section, Step
+from straxflow.config.sections.failures import Failures, Hooks
 from straxflow.config.sections.places import Daq, Folders, RunDb, Store
 from straxflow.config.sections.products import Product
 from straxflow.config.sections.resources import StepResources
@@ -47,6 +49,8 @@ class Config(Section):
     )
     checksum: Literal["xxh128", "sha256"] = Field("xxh128", description="Algorithm of the manifests.")
     claim: Claim = Claim()
+    failures: Failures = Failures()
+    hooks: Hooks = Hooks()
     release: Release = Release()
     shadow: Shadow = Shadow()
     resources: StepResources = StepResources()
@@ -90,6 +94,8 @@ class Config(Section):
                 errors.append(f"products.{name}.from: a cycle: {name} is made from itself")
         if self.shadow.enabled and self.release.live == "drop":
             errors.append("release.live: a shadow drops no live data; set it to keep")
+        for times, kept in self.failures.fewer_products.items():
+            errors += [f"failures.fewer_products.{times}: {problem}" for problem in self._not_whole(kept)]
         gap = self._first_gap()
         if gap:
             errors.append(f"steps: {gap}")
@@ -110,6 +116,13 @@ class Config(Section):
             if after != before + 1:
                 return f"{STEPS[after]!r} needs {STEPS[after - 1]!r}, which is left out"
         return None
+
+    def _not_whole(self, products: list[str]) -> Iterator[str]:
+        for name in products:
+            if name not in self.products:
+                yield f"unknown product {name!r} (known: {', '.join(self.products)})"
+            elif (source := self.products[name].source) not in (LIVE, *products):
+                yield f"{name} is made from {source}, which the list leaves out"
 
     def targets(self, product: str) -> list[str]:
         """The data types of a product: its `targets`, or its own name."""

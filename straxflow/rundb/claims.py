@@ -168,7 +168,7 @@ class Claimer:
         if standing.state == "done":
             unset |= {f"{self._ours}.{name}": "" for name in ("due", "wait_until", "failures", "waits")}
         elif standing.state == "failed":
-            delay = self._backoff(_count(part, "failures"), 5)
+            delay = self._backoff(_count(part, "failures"), self.config.failures.growth)
             set_[f"{self._ours}.due"] = now + timedelta(seconds=delay)
         elif standing.state == "damaged":
             # nothing but a person can mend it, so it is never due again by itself
@@ -223,7 +223,8 @@ class Claimer:
         return f"claimed by straxflow {self.batch}"
 
     def _backoff(self, times: int, growth: float) -> float:
-        return float(self.config.claim.backoff_s * random.uniform(0.5, 1.5) * growth ** min(times, 3))
+        law = self.config.failures
+        return float(law.backoff_s * random.uniform(0.5, 1.5) * growth ** min(times, law.growth_steps))
 
 
 def _status_before(run: Run, earlier: Any, campaign: str, config: Config) -> Any:

@@ -72,7 +72,7 @@ def candidates(
         {
             f"{field}.status": "failed",
             f"{ours}.due": {"$lte": now},
-            f"{ours}.failures": {"$lt": config.claim.max_failures},
+            f"{ours}.failures": {"$lt": config.failures.give_up_after},
             **unclaimed,
         },
     ]

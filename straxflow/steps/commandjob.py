@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import resource
-import shlex
 from pathlib import Path
 
-from straxflow.errors import ConfigError, StepFailed
+from straxflow.config.words import fill_command
+from straxflow.errors import StepFailed
 from straxflow.fsio import walk_files
 from straxflow.receipts import Target
 from straxflow.settings import settings_digest
 from straxflow.steps.job import Job
 from straxflow.steps.made import Made
 from straxflow.steps.program import describe_exit, run_program
-
-
-def command_line(
-    command: str, *, run: str, number: int, mode: str, source: Path, output: Path, product: str
-) -> list[str]:
-    """The words of a command with its placeholders filled in; no shell ever sees them.
-
-    Raises:
-        ConfigError: for an unknown placeholder or unbalanced quotes.
-    """
-    fields = {
-        "run": run, "number": number, "mode": mode, "source": source, "output": output, "product": product
-    }  # fmt: skip
-    try:
-        return [word.format(**fields) for word in shlex.split(command)]
-    except (KeyError, IndexError, ValueError) as error:
-        known = ", ".join(f"{{{name}}}" for name in fields)
-        raise ConfigError(f"products.{product}.command: {error}; placeholders are {known}") from None
 
 
 def make(job: Job, source: Path, scratch: Path) -> Made:
@@ -45,15 +27,11 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
     if there.is_dir() and not job.config.strax.from_scratch:
         # published by an attempt that was killed before its receipt: it is whole, or it would not have its name
         return _made(job, there, output, name, lineage, 0, 0, {job.product: there})
-    argv = command_line(
-        chosen.command or "",
-        run=job.run,
-        number=facts.number,
-        mode=facts.mode,
-        source=source,
-        output=output,
-        product=job.product,
-    )
+    fields = {
+        "run": job.run, "number": facts.number, "mode": facts.mode,
+        "source": source, "output": output, "product": job.product,
+    }  # fmt: skip
+    argv = fill_command(chosen.command or "", fields)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     code = run_program(job, argv, job.config.strax.environment, chosen.timeout_s or job.config.strax.timeout_s, scratch)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

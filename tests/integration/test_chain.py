@@ -168,7 +168,7 @@ def test_a_store_on_another_filesystem_and_sha256(make_site: MakeSite, other_dis
 
 
 def test_a_failed_target_is_rerun_by_its_name(make_site: MakeSite) -> None:
-    site = make_site(claim={"backoff_s": 3600})
+    site = make_site(failures={"backoff_s": 3600})
     flag = site.folder / "flag"
     site.configure(
         products=QUICK_PRODUCTS | {"odd": {"from": "raw", "kind": "command", "command": f"cp {flag} {{output}}/flag"}}

@@ -358,7 +358,7 @@ class ClaimMachine(RuleBasedStateMachine):
 
 @pytest.mark.slow
 def test_any_order_of_events_leaves_one_holder(site: Site) -> None:
-    site.configure(claim={"max_failures": 1000, "lease_s": 600})
+    site.configure(claim={"lease_s": 600}, failures={"give_up_after": 1000})
     ClaimMachine.site = site
     run_state_machine_as_test(
         ClaimMachine,

@@ -247,7 +247,7 @@ def test_what_broke_in_the_store_is_made_and_stored_again(make_site: MakeSite) -
 
 @pytest.mark.slow
 def test_runs_that_cannot_be_claimed_or_brought(make_site: MakeSite) -> None:
-    site = make_site(transfer={"check": False}, runs={"max_run_number": 5}, claim={"backoff_s": 600})
+    site = make_site(transfer={"check": False}, runs={"max_run_number": 5}, failures={"backoff_s": 600})
     site.document(1)
     (site.folder / "daq" / "000001").mkdir()
     site.document(2)
@@ -356,7 +356,7 @@ def test_a_persons_word_written_meanwhile_stays(make_site: MakeSite) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_and_sigterm_are_no_failures(make_site: MakeSite) -> None:
-    site = make_site(claim={"backoff_s": 60})
+    site = make_site(failures={"backoff_s": 60})
     go = site.folder / "go"
     site.configure(products=waiting(go))
     for number in (1, 2, 3):

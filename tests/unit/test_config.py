@@ -164,3 +164,18 @@ def test_profiles(tmp_path: Path) -> None:
     for name in ("local", "demo", "stoomboot"):
         assert profile_files(name)
         assert (ROOT / name).resolve() == ROOT / "profiles" / name
+
+
+def test_fewer_products_are_whole_chains() -> None:
+    settings = MINIMAL | {"products": {"raw": {"from": "live"}, "peaks": {"from": "raw"}, "events": {"from": "peaks"}}}
+    kept = {2: ["raw", "peaks"], 6: ["raw"]}
+    assert load(settings | {"failures": {"fewer_products": kept}}).failures.fewer_products == kept
+    told = complaint(settings | {"failures": {"fewer_products": {2: ["peaks"], 3: ["raw", "event"]}}})
+    assert "failures.fewer_products.2: peaks is made from raw, which the list leaves out" in told
+    assert "failures.fewer_products.3: unknown product 'event' (known: raw, peaks, events)" in told
+
+
+def test_the_placeholders_of_a_command_are_checked() -> None:
+    command = {"from": "live", "kind": "command", "command": "copy {runn} {output}"}
+    told = complaint(MINIMAL | {"products": {"raw": command}})
+    assert "products.raw: unknown placeholder {runn}; placeholders are {run}, {number}" in told

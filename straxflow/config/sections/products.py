@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 
 from straxflow.config.sections.base import Count, Name, Seconds, Section
 from straxflow.config.sections.resources import Resources
+from straxflow.config.words import check_command
+
+COMMAND_WORDS = ("run", "number", "mode", "source", "output", "product")
 
 
 class Modes(Section):
@@ -54,6 +57,8 @@ class Product(Section):
             raise ValueError("kind command needs a `command`")
         if self.kind == "strax" and self.command:
             raise ValueError("`command` is for kind command")
+        if self.command:
+            check_command(self.command, COMMAND_WORDS)
         if self.kind == "command" and self.targets:
             raise ValueError("`targets` is for kind strax")
         return self

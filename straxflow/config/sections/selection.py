@@ -27,7 +27,3 @@ class Claim(Section):
 
     max_runs: int = Field(200, ge=1, le=500, description="Runs that one invocation claims at most.")
     lease_s: float = Field(600, ge=3, description="A claim that is not renewed for so long may be taken over.")
-    max_failures: int = Field(10, ge=1, description="A run that failed so often is left to a person.")
-    backoff_s: float = Field(
-        60, ge=0, description="A failed run is due again after this x U(0.5, 1.5) x 5^min(failures - 1, 3) s."
-    )
