@@ -5,9 +5,9 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -17,6 +17,7 @@ from straxflow.config import Config
 from straxflow.owner import Owner
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.rundoc import ONLINE, Malformed, Run, campaign_part, parse, status_field
+from straxflow.rundb.switch import read_switch
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +57,8 @@ def scope(config: Config) -> Document:
     return query
 
 
-def candidates(
-    db: RunDb, config: Config, campaign: str, problem: Callable[[str], None] = log.warning
-) -> Iterator[Candidate]:
-    """Runs that may be claimed now, newest first; malformed documents are told to `problem` and passed over."""
-    now = db.now()
+def _wanted(config: Config, campaign: str, now: datetime) -> list[Document]:
+    """Why a run may be claimed, each reason a query of its own that an index serves."""
     ours = f"straxflow.{campaign}"
     unclaimed = {f"{ours}.claim.batch": {"$exists": False}}
     waited = {f"{ours}.wait_until": {"$not": {"$gt": now}}}
@@ -82,17 +80,21 @@ def candidates(
             {"data.host": config.daq.host, field: None, **at_daq, **theirs, **unclaimed}
             for theirs in _untouched(config)
         ]
+    return branches
+
+
+def candidates(
+    db: RunDb, config: Config, campaign: str, problem: Callable[[str], None] = log.warning
+) -> Iterator[Candidate]:
+    """Runs that may be claimed now, newest first; malformed documents are told to `problem` and passed over."""
+    now = db.now()
+    ours = f"straxflow.{campaign}"
     within = scope(config)
-    either = {"$or": branches}
+    either = {"$or": _wanted(config, campaign, now)}
     streams = [_newest_first(db, {**within, **either}, either, campaign), _abandoned(db, config, campaign, within)]
     for _, document, branch in _told_once(db, heapq.merge(*streams, key=lambda item: -item[0]), problem):
-        if document.get("end") is None:
-            continue
-        run = next(readable([document], config, campaign, problem), None)
-        if run is None:
-            continue
-        settled = run.facts.end + timedelta(seconds=config.runs.settle_s) <= now
-        if settled and config.selects_mode(run.facts.mode):
+        run = _ready(document, config, campaign, now, problem)
+        if run is not None:
             token = run.campaign(campaign).get("token")
             guard = {"_id": run.object_id, **branch, f"{ours}.token": token}
             yield Candidate(run, guard)
@@ -104,6 +106,59 @@ def _untouched(config: Config) -> list[Document]:
     if not config.shadow.enabled or "*" in states:
         return [{}]
     return [{"processing_status": {"$in": states}}, {"processing_status.status": {"$in": states}}]
+
+
+@dataclass(frozen=True)
+class Due:
+    """What an idle poll found."""
+
+    run: str | None
+    """A run that a claim would take now (any one); None: there is nothing to do."""
+    held: str | None = None
+    """Why nothing may be claimed all the same, and what to do."""
+
+    @property
+    def start(self) -> bool:
+        """Whether an invocation should be started."""
+        return self.run is not None and self.held is None
+
+
+def anything_due(db: RunDb, config: Config, campaign: str, alive: Collection[str] = ()) -> Due:
+    """Whether a claim would find anything now, for idle polls: one indexed query that reads a few small fields.
+
+    `alive` are batches whose invocations the caller knows to live: their claims need not be looked at. Where
+    something is due, two more small queries follow: whether its number is unique, and the switch.
+    """
+    now = db.now()
+    claimed = {f"straxflow.{campaign}.claim.batch": {"$exists": True, "$nin": list(alive)}}
+    reasons = [*_wanted(config, campaign, now), claimed]
+    ended = {"end": {"$lte": now - timedelta(seconds=config.runs.settle_s)}}
+    either = {"$or": [{**scope(config), **ended, **reason} for reason in reasons]}
+    found: Iterator[Found] = (
+        (document["number"], document, {})
+        for document in db.runs.find(either, _few_fields(campaign)).batch_size(20)
+        if not (claim := campaign_part(document, campaign).get("claim"))
+        or claim_lapsed(claim, now, config.claim.lease_s)
+    )
+    for _, document, _ in _told_once(db, found, lambda _: None, block=20):
+        run = _ready(document, config, campaign, now, lambda _: None)
+        if run is not None:
+            switch = read_switch(db, config)
+            return Due(run.id, None if switch.on else switch.text)
+    return Due(None)
+
+
+def _ready(
+    document: Document, config: Config, campaign: str, now: datetime, problem: Callable[[str], None]
+) -> Run | None:
+    """The run of a document, if it is whole, ended long enough ago and of a mode that is worked on."""
+    if document.get("end") is None:
+        return None
+    run = next(readable([document], config, campaign, problem), None)
+    if run is None:
+        return None
+    settled = run.facts.end + timedelta(seconds=config.runs.settle_s) <= now
+    return run if settled and config.selects_mode(run.facts.mode) else None
 
 
 def readable(
@@ -134,6 +189,12 @@ def _projection(campaign: str) -> dict[str, int]:
     return dict.fromkeys([*fields.split(), "straxflow"], 1)
 
 
+def _few_fields(campaign: str) -> dict[str, int]:
+    """What it takes to tell whether a run would be claimed."""
+    claim = [f"straxflow.{campaign}.claim.{name}" for name in ("owner", "renewed", "lease_s")]
+    return dict.fromkeys(["number", "name", "start", "end", "mode", *claim], 1)
+
+
 Found = tuple[int, Document, Document]
 
 
@@ -143,15 +204,17 @@ def _newest_first(db: RunDb, query: Document, branch: Document, campaign: str) -
         yield document["number"], document, branch
 
 
-def _told_once(db: RunDb, found: Iterable[Found], problem: Callable[[str], None]) -> Iterator[Found]:
+def _told_once(
+    db: RunDb, found: Iterable[Found], problem: Callable[[str], None], block: int = BLOCK
+) -> Iterator[Found]:
     """Pass over numbers that several documents have, whatever state the others are in."""
     rows = iter(found)
     told = set[int]()
     # looked up block by block: a query for each run would take longer than all the others
-    while block := list(islice(rows, BLOCK)):
-        wanted = {"number": {"$in": [number for number, _, _ in block]}}
+    while some := list(islice(rows, block)):
+        wanted = {"number": {"$in": [number for number, _, _ in some]}}
         times = Counter(document["number"] for document in db.runs.find(wanted, {"number": 1}))
-        for number, document, branch in block:
+        for number, document, branch in some:
             if number in told:
                 continue
             told.add(number)

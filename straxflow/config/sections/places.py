@@ -49,6 +49,14 @@ class Tunnel(Section):
     remote_port: int = Field(27017, description="The database's port there.")
 
 
+class Switch(Section):
+    """The document that turns automatic work on and off: `{name: auto_processing, status: on}`."""
+
+    database: str | None = Field(None, description="Its database, if not that of the run documents.")
+    collection: str = Field("straxflow_switch", description="Its collection.")
+    name: str = Field("auto_processing", description="Its `name`. While its `status` is not `on`, nothing is claimed.")
+
+
 class RunDb(Section):
     """The run database (MongoDB)."""
 
@@ -64,6 +72,7 @@ class RunDb(Section):
     password_file: Path | None = Field(None, description="File that holds the password; its mode must be 600.")
     timeout_s: Seconds = Field(5, description="How long to wait for the database, in seconds.")
     tunnel: Tunnel | None = Field(None, description="Reach the database through this ssh tunnel.")
+    switch: Switch = Field(Switch(), description="The document that turns automatic work on and off.")
 
     @field_validator("uri")
     @classmethod
