@@ -23,10 +23,13 @@ from straxflow.batch import BATCH, KEPT, OWNER, Batch, BatchRun, batch_file, run
 from straxflow.config import Config
 from straxflow.errors import RunDbError, StraxflowError
 from straxflow.fsio import reap, write_atomic
+from straxflow.mirror import Hints, Mirror
 from straxflow.owner import Owner
 from straxflow.plan import Standing, final_receipts, receipts_of, standing
+from straxflow.progress import ProductState, product_states
 from straxflow.receipts import RunFacts, State, Transferred, write
 from straxflow.recheck import find_stale, set_aside_stale
+from straxflow.rundb import history
 from straxflow.rundb.claims import Claimed, Claimer
 from straxflow.rundb.client import RunDb, connect
 from straxflow.rundb.pending import candidates, malformed_numbers, readable
@@ -54,6 +57,7 @@ class Invocation:
     _named: bool = False
     _given_back: dict[str, str] = field(default_factory=dict)
     _interrupted: bool = False
+    _mirror: Mirror | None = None
 
     def _claimer(self, db: RunDb) -> Claimer:
         owner = Owner.from_token(os.environ.get(OWNER, "")) or Owner.current()
@@ -182,6 +186,12 @@ class Invocation:
         self._keeper = threading.Thread(target=self._renew_loop, name="straxflow-leases", daemon=True)
         self._keeper.start()
 
+    def tell(self) -> logging.Handler:
+        """Tell the run database how the work goes on, until `finish`; gives what takes hints from snakemake's log."""
+        self._mirror = Mirror(self.config, self.state, self.campaign, self.batch)
+        self._mirror.start()
+        return Hints(self._mirror)
+
     def note_interrupts(self) -> None:
         """Remember Ctrl-C and SIGTERM: what an interrupted invocation did not come to need not wait."""
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -228,6 +238,8 @@ class Invocation:
     def finish(self, patience_s: float = 30) -> dict[str, str]:
         """Give all runs of this batch back, as done, failed or pending by their receipts; state by run."""
         self._stop.set()
+        if self._mirror:
+            self._mirror.stop()
         # where the database was away from the start there is nothing to wait for
         holds = self._named or (self.state.folder / batch_file(self.batch)).exists()
         deadline = time.monotonic() + (patience_s if holds else 0)
@@ -236,6 +248,7 @@ class Invocation:
                 cancel_jobs(self.batch)
                 with connect(self.config) as db:
                     self._give_back(db)
+                    history.prune(db, self.config, self.campaign, self._given_back)
                 if self._tunnel:
                     self._tunnel.close()
                 return self._given_back
@@ -256,8 +269,20 @@ class Invocation:
                 stands = self._standing(run, int(part["token"]))
             except (StraxflowError, OSError) as error:
                 stands = Standing("failed", str(error))
-            if claimer.release(run.object_id, int(part["token"]), stands):
+            products = self._products(run)
+            if claimer.release(run.object_id, int(part["token"]), stands, products):
                 self._given_back[run.id] = stands.state
+            history.record(db, self.config, self.campaign, attempts.all_of(self.state, run.id))
+
+    def _products(self, run: Run) -> dict[str, ProductState]:
+        """How the products of a run stand after this invocation's work on it."""
+        try:
+            claim = claimfile.read(self.state, run.id)
+        except StraxflowError:
+            claim = None
+        if claim is None or claim.batch != self.batch:
+            return {}  # never taken up
+        return product_states(self.config, self.state, run.id, run.facts.mode, since=claim.made)
 
     def _standing(self, run: Run, token: int) -> Standing:
         """How a run stands after this invocation's work on it."""

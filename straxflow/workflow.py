@@ -53,6 +53,7 @@ class Flow:
         if runs:
             self.log.info(f"straxflow: claimed run{'s' * (len(runs) > 1)} {', '.join(runs)}")
         self.invocation.keep()
+        self.log.addHandler(self.invocation.tell())
 
     def finish(self) -> None:
         """Give the runs back, once."""

@@ -17,6 +17,7 @@ from straxflow.config.sections.products import Product
 from straxflow.config.sections.resources import StepResources
 from straxflow.config.sections.selection import Claim, Runs
 from straxflow.config.sections.shadow import Shadow
+from straxflow.config.sections.states import History, States, Sync
 from straxflow.config.sections.steps import Release, Strax, Transfer
 
 
@@ -53,6 +54,9 @@ class Config(Section):
     hooks: Hooks = Hooks()
     release: Release = Release()
     shadow: Shadow = Shadow()
+    states: States = States()
+    history: History = History()
+    sync: Sync = Sync()
     resources: StepResources = StepResources()
 
     @field_validator("run_id")
@@ -96,6 +100,10 @@ class Config(Section):
             errors.append("release.live: a shadow drops no live data; set it to keep")
         for times, kept in self.failures.fewer_products.items():
             errors += [f"failures.fewer_products.{times}: {problem}" for problem in self._not_whole(kept)]
+        for name, field in self.states.fields.items():
+            if field.source not in ("run", LIVE, *self.products):
+                known = ", ".join(["run", LIVE, *self.products])
+                errors.append(f"states.fields.{name}.from: unknown product {field.source!r} (known: {known})")
         gap = self._first_gap()
         if gap:
             errors.append(f"steps: {gap}")

@@ -13,22 +13,14 @@ from pymongo import ReturnDocument
 from straxflow.config import Config
 from straxflow.errors import RunDbError
 from straxflow.owner import Owner
-from straxflow.plan import RunState, Standing
+from straxflow.plan import Standing
+from straxflow.progress import ProductState
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.pending import Candidate, candidates, claim_lapsed, readable
 from straxflow.rundb.rundoc import Run, campaign_part, parse, query_for, shares_state, status_field, status_holder
+from straxflow.rundb.states import RUNNING, STATUS, SUBMITTED, details, other_fields, still_ours
 
-SUBMITTED = "submitted"
-
-STATUS: dict[RunState, str] = {
-    "done": "done",
-    "reached": "pending",
-    "failed": "failed",
-    "damaged": "failed",
-    "waiting": "pending",
-    "pending": "pending",
-}
-"""What the run document says of a run that stands so."""
+NONE: Mapping[str, ProductState] = {}
 
 
 @dataclass(frozen=True)
@@ -111,7 +103,8 @@ class Claimer:
         earlier = candidate.run.campaign(self.campaign).get("claim")
         now = self.db.now()
         taken_from = earlier.get("batch") if isinstance(earlier, Mapping) else None
-        status = {"status": SUBMITTED, "time": now, "host": self.owner.host, "reason": self._reason}
+        reason = f"claimed by straxflow {self.batch}"
+        status = {"status": SUBMITTED, "time": now, "host": self.owner.host, "reason": reason, "batch": self.batch}
         claim = {
             "named": named,
             "taken_from": taken_from,
@@ -125,7 +118,11 @@ class Claimer:
         document = self.db.runs.find_one_and_update(
             candidate.condition,
             {
-                "$set": {f"{self._ours}.claim": claim, status_field(self.campaign, self.config): status},
+                "$set": {
+                    f"{self._ours}.claim": claim,
+                    status_field(self.campaign, self.config): status,
+                    **other_fields(self.config, self.campaign, SUBMITTED, {}),
+                },
                 "$inc": {f"{self._ours}.token": 1},
             },
             projection={f"{self._ours}.token": 1},
@@ -148,8 +145,10 @@ class Claimer:
         """The run documents that this batch holds."""
         return list(self.db.runs.find({f"{self._ours}.claim.batch": self.batch}))
 
-    def release(self, object_id: object, token: int, standing: Standing) -> bool:
-        """Give a run back with its state; False if it is not ours any more.
+    def release(
+        self, object_id: object, token: int, standing: Standing, products: Mapping[str, ProductState] = NONE
+    ) -> bool:
+        """Give a run back with its state, and those of its products; False if it is not ours any more.
 
         What somebody else wrote meanwhile as its state stays, and so does the earlier state of a run that a person
         named, unless it is done now.
@@ -160,7 +159,7 @@ class Claimer:
             return False
         part = campaign_part(document, self.campaign)
         if part["claim"].get("named") and standing.state != "done":
-            return self.undo(object_id, token)
+            return self.undo(object_id, token, products)
         now = self.db.now()
         set_: Document = {}
         unset: Document = {f"{self._ours}.claim": ""}
@@ -189,10 +188,12 @@ class Claimer:
             "time": now,
             "host": self.owner.host,
             "reason": f"{reason} (log: {standing.log})" if standing.log else reason,
+            "batch": self.batch,
         }
-        return self._end_claim(guard, update)
+        set_ |= other_fields(self.config, self.campaign, status, products)
+        return self._end_claim(guard, update, products)
 
-    def undo(self, object_id: object, token: int) -> bool:
+    def undo(self, object_id: object, token: int, products: Mapping[str, ProductState] = NONE) -> bool:
         """Give a run back with the state it had before it was claimed; False if it is not ours any more."""
         guard = self._guard(object_id, token)
         document = self.db.runs.find_one(guard)
@@ -201,26 +202,26 @@ class Claimer:
         before = campaign_part(document, self.campaign)["claim"].get("before")
         field = status_field(self.campaign, self.config)
         update: Document = {"$unset": {f"{self._ours}.claim": ""}}
+        word = before.get("status") if isinstance(before, Mapping) else before
+        update["$set"] = other_fields(self.config, self.campaign, word or "pending", products)
         if before is None:
             update["$unset"][field] = ""
         else:
-            update["$set"] = {field: before}
-        return self._end_claim(guard, update)
+            update["$set"][field] = before
+        return self._end_claim(guard, update, products)
 
-    def _end_claim(self, guard: Document, update: Document) -> bool:
-        """Make the last update of a claim, but only drop the claim where somebody else wrote the state meanwhile."""
-        field = status_field(self.campaign, self.config)
-        still_ours = {f"{field}.status": SUBMITTED, f"{field}.reason": self._reason}
-        if self.db.runs.update_one({**guard, **still_ours}, update).matched_count:
+    def _end_claim(self, guard: Document, update: Document, products: Mapping[str, ProductState]) -> bool:
+        """Make the last update of a claim, but leave the state alone where somebody else wrote it meanwhile."""
+        told = details(self.campaign, products)
+        last = {**update, "$set": {**update.get("$set", {}), **told}}
+        ours = {**guard, **still_ours(self.config, self.campaign, self.batch)}
+        if self.db.runs.update_one(ours, _without_empty(last)).matched_count:
             return True
-        return self.db.runs.update_one(guard, {"$unset": {f"{self._ours}.claim": ""}}).matched_count == 1
+        only = {"$unset": {f"{self._ours}.claim": ""}, "$set": told}
+        return self.db.runs.update_one(guard, _without_empty(only)).matched_count == 1
 
     def _guard(self, object_id: object, token: int) -> Document:
         return {"_id": object_id, f"{self._ours}.claim.batch": self.batch, f"{self._ours}.token": token}
-
-    @property
-    def _reason(self) -> str:
-        return f"claimed by straxflow {self.batch}"
 
     def _backoff(self, times: int, growth: float) -> float:
         law = self.config.failures
@@ -229,7 +230,7 @@ class Claimer:
 
 def _status_before(run: Run, earlier: Any, campaign: str, config: Config) -> Any:
     """The state, as it stood, that a run had before it was claimed; of a run taken over, before the dead claim."""
-    if run.status == SUBMITTED and isinstance(earlier, Mapping):
+    if run.status in (SUBMITTED, RUNNING) and isinstance(earlier, Mapping):
         return earlier.get("before")
     return status_holder(run.document, campaign, config).get("processing_status")
 
@@ -237,3 +238,8 @@ def _status_before(run: Run, earlier: Any, campaign: str, config: Config) -> Any
 def _count(part: Mapping[str, Any], name: str) -> int:
     value = part.get(name)
     return value if isinstance(value, int) else 0
+
+
+def _without_empty(update: Document) -> Document:
+    """Servers refuse an operator that has nothing to do."""
+    return {operator: fields for operator, fields in update.items() if fields}

@@ -1,0 +1,96 @@
+"""How states stand in a run document: per product under `straxflow`, and in the fields that other tools read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from straxflow.config import Config
+from straxflow.plan import RunState
+from straxflow.progress import RELEASE, ProductStands, ProductState
+from straxflow.rundb.client import Document
+from straxflow.rundb.rundoc import campaign_part, shares_state, status_field
+
+SUBMITTED = "submitted"
+RUNNING = "running"
+
+STATUS: dict[RunState, str] = {
+    "done": "done",
+    "reached": "pending",
+    "failed": "failed",
+    "damaged": "failed",
+    "waiting": "pending",
+    "pending": "pending",
+}
+"""What the run document says of a run that stands so."""
+
+SHARED: dict[ProductStands, str] = {
+    "running": RUNNING,
+    "done": "done",
+    "failed": "failed",
+    "damaged": "failed",
+    "waiting": "pending",
+    "pending": "pending",
+}
+"""The same of a product."""
+
+
+def still_ours(config: Config, campaign: str, batch: str) -> Document:
+    """The condition under which the state of a run is still what this batch wrote while it works on it: anybody who
+    writes a state of his own writes it without our batch, or another word."""
+    field = status_field(campaign, config)
+    return {f"{field}.batch": batch, f"{field}.status": {"$in": [SUBMITTED, RUNNING]}}
+
+
+Told = dict[str, dict[str, Any]]
+"""What a document tells of each product, and of the release."""
+
+
+def as_told(states: Mapping[str, ProductState]) -> Told:
+    """States as a document holds them."""
+    return {name: {key: _as_stored(value) for key, value in asdict(state).items()} for name, state in states.items()}
+
+
+def told_by(document: Mapping[str, Any], campaign: str) -> Told:
+    """What a document tells of each product."""
+    part = campaign_part(document, campaign)
+    products = part.get("products")
+    found = {**(products if isinstance(products, Mapping) else {}), RELEASE: part.get(RELEASE)}
+    return {name: dict(state) for name, state in found.items() if isinstance(state, Mapping)}
+
+
+def details(campaign: str, states: Mapping[str, ProductState], before: Told | None = None) -> Document:
+    """Fields to set so that a document tells these states; only those that it does not tell already."""
+    changes: Document = {}
+    for product, told in as_told(states).items():
+        place = RELEASE if product == RELEASE else f"products.{product}"
+        was = (before or {}).get(product, {})
+        # field by field: others keep things of their own beside these
+        changes |= {
+            f"straxflow.{campaign}.{place}.{key}": value
+            for key, value in told.items()
+            if key not in was or was[key] != value
+        }
+    return changes
+
+
+def other_fields(config: Config, campaign: str, run: str | None, products: Mapping[str, ProductState]) -> Document:
+    """Fields of other tools to set, for a run in this (shared) state and its products; the online campaign's only."""
+    found: Document = {}
+    if not shares_state(campaign, config):
+        return found
+    for name, field in config.states.fields.items():
+        if field.source == "run":
+            state = run
+        else:
+            state = SHARED[products[field.source].state] if field.source in products else None
+        if state in field.values:
+            found[name] = field.values[state]
+    return found
+
+
+def _as_stored(value: Any) -> Any:
+    """The database keeps milliseconds."""
+    return value.replace(microsecond=value.microsecond // 1000 * 1000) if isinstance(value, datetime) else value
