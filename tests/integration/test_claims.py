@@ -198,7 +198,7 @@ def test_naming_a_run_that_another_holds_is_refused(site: Site) -> None:
     site.configure(products={"raw": {"from": "live", "kind": "command", "command": waits}}, claim={"lease_s": 600})
     with site.background() as holder:
         holder.until(lambda: any(a.step == "process" for a in site.attempts("000001")))
-        before = site.doc(1)["straxflow"]
+        before = site.doc(1)["straxflow"]["online"]
         refused = site.snakemake("runs/000001/raw/processed.json")
         assert refused.code != 0
         assert "run 000001: invocation " in refused.output
