@@ -58,10 +58,15 @@ def campaign_name() -> str:
     return name
 
 
+def new_batch_id() -> str:
+    """An id that no other invocation has."""
+    return now().strftime("%Y%m%dT%H%M%S") + "_" + uuid.uuid4().hex[:6]
+
+
 def ensure_batch_id() -> str:
     """The id of this invocation: made once in the main process, inherited by its jobs through the environment."""
     if BATCH not in os.environ:
-        os.environ[BATCH] = now().strftime("%Y%m%dT%H%M%S") + "_" + uuid.uuid4().hex[:6]
+        os.environ[BATCH] = new_batch_id()
         os.environ[OWNER] = Owner.current().token()
     return os.environ[BATCH]
 

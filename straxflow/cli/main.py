@@ -25,6 +25,10 @@ COMMANDS = {
     "init": "make the site's folders, their identity markers and the database's indexes",
     "check": "is everything in order? One line each",
     "status": "how every run stands, what failed and why",
+    "tag": "give runs a tag",
+    "untag": "take a tag from runs",
+    "retry": "failed runs are pending again",
+    "mark": "set the state of runs by hand: done, or pending",
     "versions": "versions, paths and git state of the software",
     "config": "the configuration in effect, its reference, its schema",
 }

@@ -1,0 +1,148 @@
+"""What people order of runs: tags, another try, a state by hand. One guarded, atomic, repeatable write for each run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from straxflow.actions import user_name
+from straxflow.config import Config
+from straxflow.owner import Owner, this_host
+from straxflow.rundb.chosen import Chosen
+from straxflow.rundb.client import Document, RunDb
+from straxflow.rundb.pending import claim_lapsed
+from straxflow.rundb.rundoc import shares_state, status_field
+
+DELAYS = ("due", "wait_until", "failures", "waits")
+"""What keeps a run from being tried again at once, in straxflow's part of its document."""
+
+Result = Literal["changed", "same", "refused"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an order did to a run."""
+
+    run: str
+    result: Result
+    text: str
+
+
+Order = Callable[[Chosen], Outcome]
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Carries out the orders of this process's user; with `dry` it only says what it would do."""
+
+    db: RunDb
+    config: Config
+    campaign: str
+    reason: str | None = None
+    dry: bool = False
+    stop_dead: Callable[[str], None] = lambda run: None
+    """Ends the claim of a dead invocation, with all that it left running."""
+    user: str = field(default_factory=user_name)
+    now: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "now", self.db.now())
+
+    @property
+    def _ours(self) -> str:
+        return f"straxflow.{self.campaign}"
+
+    def tag(self, run: Chosen, name: str) -> Outcome:
+        """Give a run a tag, unless it has it. A run that is worked on may be tagged: it counts from then on."""
+        if problem := _tags_problem(run):
+            return Outcome(run.id, "refused", problem)
+        if name in _tags(run):
+            return Outcome(run.id, "same", f"has the tag {name} already")
+        tag = {"name": name, "user": self.user, "date": self.now}
+        absent = {"_id": run.object_id, "tags": {"$not": {"$elemMatch": {"name": name}}}}
+        return self._write(run, absent, {"$push": {"tags": tag}}, f"tagged {name}")
+
+    def untag(self, run: Chosen, name: str) -> Outcome:
+        """Take a tag from a run, whoever gave it."""
+        if problem := _tags_problem(run):
+            return Outcome(run.id, "refused", problem)
+        if name not in _tags(run):
+            return Outcome(run.id, "same", f"does not have the tag {name}")
+        there = {"_id": run.object_id, "tags": {"$elemMatch": {"name": name}}}
+        return self._write(run, there, {"$pull": {"tags": {"name": name}}}, f"no longer tagged {name}")
+
+    def retry(self, run: Chosen) -> Outcome:
+        """Make a run pending again, as if it had never failed."""
+        return self._again(run, "tried again", "pending again")
+
+    def mark_pending(self, run: Chosen) -> Outcome:
+        """Make a run pending by hand: it is checked, and made again where it is not whole."""
+        return self._again(run, "marked pending", "marked pending")
+
+    def mark_done(self, run: Chosen) -> Outcome:
+        """Take a run for done without any work on it; the receipts do not change that."""
+        marked = run.part(self.campaign).get("marked")
+        if run.status(self.campaign, self.config) == "done" and isinstance(marked, dict):
+            return Outcome(run.id, "same", f"was marked done by {marked.get('by')}: {marked.get('reason')}")
+        set_ = {
+            f"{self._ours}.marked": {"by": self.user, "time": self.now, "reason": self.reason, "state": "done"},
+            status_field(self.campaign, self.config): self._status("done", "marked done"),
+        }
+        return self._order(run, set_, list(DELAYS), "marked done")
+
+    def _again(self, run: Chosen, how: str, text: str) -> Outcome:
+        part = run.part(self.campaign)
+        obstacles = [name for name in (*DELAYS, "marked") if name in part]
+        if run.status(self.campaign, self.config) == "pending" and not obstacles:
+            return Outcome(run.id, "same", "is pending already")
+        field_ = status_field(self.campaign, self.config)
+        set_: Document = {field_: self._status("pending", how)}
+        if shares_state(self.campaign, self.config) and run.document.get("processing_failed"):
+            set_["processing_failed"] = 0
+        skipped = sorted(set(_tags(run)) & set(self.config.runs.skip_tags))
+        hint = f"; but it is left alone while it has the tag {', '.join(skipped)}" if skipped else ""
+        return self._order(run, set_, [*DELAYS, "marked"], text + hint)
+
+    def _status(self, status: str, how: str) -> Document:
+        reason = f"{how} by {self.user}" + (f": {self.reason}" if self.reason else "")
+        return {"status": status, "time": self.now, "host": this_host(), "reason": reason}
+
+    def _order(self, run: Chosen, set_: Document, unset: list[str], text: str) -> Outcome:
+        """Write what only a run that nobody works on may be given."""
+        part = run.part(self.campaign)
+        guard: Document = {"_id": run.object_id, f"{self._ours}.token": part.get("token")}
+        claim = part.get("claim")
+        if claim is not None and not claim_lapsed(claim, self.now, self.config.claim.lease_s):
+            return Outcome(run.id, "refused", works_on(claim))
+        if claim is not None and not self.dry:
+            self.stop_dead(run.id)
+            fresh = self.db.runs.find_one({"_id": run.object_id}) or {}
+            guard[f"{self._ours}.token"] = Chosen(run.id, run.object_id, fresh).part(self.campaign).get("token")
+        guard[f"{self._ours}.claim.batch"] = {"$exists": False}
+        update = {"$set": set_, "$unset": {f"{self._ours}.{name}": "" for name in unset}}
+        return self._write(run, guard, update, text)
+
+    def _write(self, run: Chosen, guard: Document, update: Document, text: str) -> Outcome:
+        if self.dry:
+            return Outcome(run.id, "changed", f"would be {text}")
+        if self.db.runs.update_one(guard, update).matched_count:
+            return Outcome(run.id, "changed", text)
+        return Outcome(run.id, "refused", "its document was changed by somebody else just now; try again")
+
+
+def works_on(claim: Document) -> str:
+    """Who holds a claim, in words."""
+    owner = Owner.from_dict(claim["owner"])
+    return f"invocation {claim.get('batch')} works on it (host {owner.host}, pid {owner.pid}); wait for it, or stop it"
+
+
+def _tags(run: Chosen) -> list[str]:
+    tags = run.document.get("tags") or []
+    return [str(tag["name"]) for tag in tags if isinstance(tag, dict) and "name" in tag]
+
+
+def _tags_problem(run: Chosen) -> str | None:
+    tags = run.document.get("tags", [])
+    return None if isinstance(tags, list) else f"its document is malformed: tags: expected a list, found {tags!r}"
