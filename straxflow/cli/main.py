@@ -29,6 +29,7 @@ COMMANDS = {
     "untag": "take a tag from runs",
     "retry": "failed runs are pending again",
     "mark": "set the state of runs by hand: done, or pending",
+    "switch": "turn automatic work on and off for everybody",
     "versions": "versions, paths and git state of the software",
     "config": "the configuration in effect, its reference, its schema",
 }

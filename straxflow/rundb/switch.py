@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from pymongo.collection import Collection
 
+from straxflow.actions import user_name
 from straxflow.config import Config
 from straxflow.owner import Owner
 from straxflow.rundb.client import Document, RunDb
@@ -58,7 +58,7 @@ def set_switch(db: RunDb, config: Config, position: Position, reason: str | None
     fields: Document = {
         "status": position,
         "time": db.now(),
-        "user": getpass.getuser(),
+        "user": user_name(),
         "host": Owner.current().host,
         "reason": reason,
     }

@@ -125,7 +125,7 @@ def test_retry_forgets_what_delays_and_leaves_claimed_runs_alone(site: Site, str
     site.document(14, processing_status=broke, tags=[{"name": "abandon"}])
     site.document(15, processing_status=broke)
     claim_of(site, 15)
-    code, told, err = straxflow("retry", "11-15", "--reason", "disk is back")
+    code, told, _ = straxflow("retry", "11-15", "--reason", "disk is back")
     assert code == 1
     assert results(told) == {
         "000011": "changed", "000012": "changed", "000013": "same", "000014": "changed", "000015": "refused"
@@ -224,6 +224,20 @@ def test_of_another_campaign_only_its_own_state_is_written(site: Site, straxflow
     assert site.status(11, "v5") == "pending"
     with connect(site.config) as db:
         assert [action.command for action in actions.of_run(db, "v5", "000011")] == ["mark pending"]
+
+
+def test_the_switch(site: Site, straxflow: Run) -> None:
+    assert straxflow("switch", "status")[0] == 0
+    code, told, _ = straxflow("switch", "off", "-n")
+    assert (code, told["on"]) == (0, True)
+    code, told, _ = straxflow("switch", "off", "--reason", "maintenance")
+    assert (code, told["on"], told["reason"]) == (0, False, "maintenance")
+    code, told, _ = straxflow("switch", "status")
+    assert (code, told["on"]) == (1, False)
+    assert "no run is claimed" in told["text"]
+    assert straxflow("switch", "on")[1]["on"]
+    with connect(site.config) as db:
+        assert [action.command for action in actions.recent(db, "online")] == ["switch on", "switch off"]
 
 
 def test_text_output_and_a_database_that_is_away(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
