@@ -30,6 +30,7 @@ COMMANDS = {
     "retry": "failed runs are pending again",
     "mark": "set the state of runs by hand: done, or pending",
     "switch": "turn automatic work on and off for everybody",
+    "dashboard": "the status page, in a browser",
     "versions": "versions, paths and git state of the software",
     "config": "the configuration in effect, its reference, its schema",
 }

@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from straxflow.config.sections.base import LIVE, STEPS, Name, Section, Step
+from straxflow.config.sections.dashboard import Dashboard
 from straxflow.config.sections.failures import Failures, Hooks
 from straxflow.config.sections.places import Daq, Folders, RunDb, Store
 from straxflow.config.sections.products import Product
@@ -57,6 +58,7 @@ class Config(Section):
     states: States = States()
     history: History = History()
     sync: Sync = Sync()
+    dashboard: Dashboard = Dashboard()
     resources: StepResources = StepResources()
 
     @field_validator("run_id")

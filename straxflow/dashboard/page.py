@@ -1,0 +1,192 @@
+"""The page's data, put together from its parts: what the browser gets, as JSON."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from straxflow.cli.site import Site
+from straxflow.dashboard import disks
+from straxflow.dashboard.cells import Progress, Watched, columns
+from straxflow.dashboard.database import DatabaseView, look, rows
+from straxflow.dashboard.documents import RunRow
+from straxflow.dashboard.parts import Part, Reading
+from straxflow.dashboard.throughput import Ledger, Throughput
+from straxflow.errors import StraxflowError
+from straxflow.folders import marker_site
+from straxflow.fsio import check_marker
+from straxflow.plan import STATE_AFTER, standing
+from straxflow.receipts import now
+from straxflow.rundb.client import connect
+from straxflow.rundb.tunnel import Tunnel
+
+SLOW_S = 30.0
+"""How often disks and the throughput are looked at, seconds; a remote store ten times less often."""
+MOST_LISTS = 12
+"""Lists by state and mode that are kept at once."""
+FAILURES_TOLD = 20
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Runs with their progress."""
+
+    rows: Sequence[RunRow] = ()
+    progress: dict[str, Progress] = field(default_factory=dict)
+
+
+class Page:
+    """Everything that the status page shows of a site; reads only, and only while somebody looks."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.config = site.config
+        self.state = site.state
+        every_s = self.config.dashboard.refresh_s / 2
+        self._tunnel: Tunnel | None = None
+        self._lock = threading.Lock()
+        self._lists: OrderedDict[tuple[str | None, str | None], Part[Table]] = OrderedDict()
+        self.database = Part(self._look, DatabaseView(), every_s, self.config.rundb.timeout_s + 1)
+        self.failures = Part(partial(self._failures, Watched(self.config, self.state)), Table(), every_s)
+        self.throughput = Part(Ledger(self.config, self.state).read, Throughput(), SLOW_S)
+        empty: list[disks.Disk] = []
+        self.disks = Part(partial(disks.local, self.config, self.state), empty, SLOW_S)
+        self.remote = Part(partial(disks.remote, self.config), empty, 10 * SLOW_S, patience_s=0)
+
+    def close(self) -> None:
+        """Close the tunnel to the run database, if there is one."""
+        if self._tunnel:
+            self._tunnel.close()
+
+    def overview(self) -> Json:
+        """Everything but the table of runs."""
+        database = self.database.get()
+        failures = self.failures.get()
+        throughput = self.throughput.get()
+        view = database.value
+        places = self.disks.get().value + (self.remote.get().value if self.config.store.ssh else [])
+        return {
+            "now": now(),
+            "site": self.config.site,
+            "experiment": self.config.experiment,
+            "campaign": self.site.campaign,
+            "refresh_s": self.config.dashboard.refresh_s,
+            "state_folder": self._state_problem(),
+            "database": _told(database),
+            "switch": view.switch and asdict(view.switch),
+            "counts": dict(view.counts),
+            "oldest": view.oldest and asdict(view.oldest),
+            "next_due": view.next_due,
+            "invocations": [asdict(i) for i in view.invocations],
+            "failures": _table(failures.value),
+            "throughput": {**_told(throughput), **asdict(throughput.value)},
+            "disks": [asdict(d) for d in places],
+        }
+
+    def runs(self, state: str | None, mode: str | None) -> Json:
+        """The table of runs, newest first."""
+        table = self._list(state, mode).get()
+        return {
+            "now": now(),
+            **_told(table),
+            "columns": [asdict(c) for c in columns(self.config)],
+            **_table(table.value),
+        }
+
+    def _list(self, state: str | None, mode: str | None) -> Part[Table]:
+        with self._lock:
+            key = state, mode
+            if key not in self._lists:
+                read = partial(self._read_list, state, mode, Watched(self.config, self.state))
+                self._lists[key] = Part(read, Table(), self.config.dashboard.refresh_s / 2, 4)
+            self._lists.move_to_end(key)
+            while len(self._lists) > MOST_LISTS:
+                self._lists.popitem(last=False)
+            return self._lists[key]
+
+    def _look(self) -> DatabaseView:
+        self._open_tunnel()
+        with connect(self.config) as db:
+            return look(db, self.config, self.site.campaign)
+
+    def _open_tunnel(self) -> None:
+        """Open one tunnel for the life of the page; it watches itself."""
+        settings = self.config.rundb.tunnel
+        if settings and self._tunnel is None:
+            tunnel = Tunnel(settings, self.config.rundb.timeout_s)
+            tunnel.open()
+            tunnel.share()
+            self._tunnel = tunnel
+
+    def _read_list(self, state: str | None, mode: str | None, watched: Watched) -> Table:
+        database = self.database.get()
+        if database.problem:
+            found = [row for row in self._rows_here() if state in (None, row.state) and mode in (None, row.mode)]
+        elif state is None and mode is None:
+            found = list(database.value.newest)
+        else:
+            with connect(self.config) as db:
+                most = self.config.dashboard.runs
+                found = rows(db, self.config, self.site.campaign, state, mode, limit=most)
+        return self._with_progress(found, watched, database)
+
+    def _failures(self, watched: Watched) -> Table:
+        database = self.database.get()
+        found = database.value.failures
+        if database.problem:
+            found = [row for row in self._rows_here() if row.state == "failed"]
+        return self._with_progress(found[:FAILURES_TOLD], watched, database)
+
+    def _with_progress(self, found: Sequence[RunRow], watched: Watched, database: Reading[DatabaseView]) -> Table:
+        if self._state_problem():
+            return Table(found)
+        held = None if database.problem else database.value.held
+        here = {
+            row.run: (row.mode or None, None if held is None else held.get(row.run, False))
+            for row in found
+            if row.run and self.state.run(row.run).is_dir()
+        }
+        return Table(found, watched.of(here))
+
+    def _rows_here(self) -> list[RunRow]:
+        """The newest runs that the state folder knows, for want of the database."""
+        found = []
+        for run in islice(sorted(self.state.all_runs(), reverse=True), self.config.dashboard.runs):
+            try:
+                facts = self.state.facts(run)
+                stands = standing(self.config, self.state, run, facts.mode)
+            except (StraxflowError, OSError) as error:
+                found.append(RunRow(run, None, "other", reason=str(error)))
+                continue
+            state = "done" if stands.state in ("done", "reached") else stands.state
+            state = "failed" if state in STATE_AFTER.values() and state != "waiting" else state
+            found.append(RunRow(run, facts.number, state, facts.mode, facts.start, facts.end, stands.reason))
+        return found
+
+    def _state_problem(self) -> str | None:
+        try:
+            check_marker(self.state.folder, "state", marker_site(self.config, "state", self.state))
+        except (StraxflowError, OSError) as error:
+            return str(error)
+        return None
+
+
+def _told(reading: Reading[Any]) -> dict[str, datetime | str | None]:
+    return {"made": reading.made, "problem": reading.problem}
+
+
+def _table(table: Table) -> Json:
+    return {
+        "runs": [
+            asdict(row) | {"progress": asdict(table.progress[row.run]) if row.run in table.progress else None}
+            for row in table.rows
+        ]
+    }

@@ -1,0 +1,181 @@
+"""Everything about one run, for its own page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+from straxflow.attempts import Attempt, all_of
+from straxflow.cli.site import Site
+from straxflow.config import LIVE, Config
+from straxflow.dashboard.cells import columns, progress, receipt_path
+from straxflow.dashboard.database import document_of
+from straxflow.dashboard.documents import row_of, text, time_of
+from straxflow.errors import StraxflowError
+from straxflow.progress import RELEASE, chain_of
+from straxflow.receipts import Checksums, Processed, Registered, Released, RunFacts, Stored, Transferred, now, read
+from straxflow.rundb.client import Document, connect
+from straxflow.rundb.rundoc import Malformed, data_field, query_for
+from straxflow.settings import settings_digest
+
+MOST_ATTEMPTS = 300
+MOST_ENTRIES = 500
+MOST_REMARKS = 100
+ENTRY_FIELDS = ("type", "host", "location", "status", "by", "lineage_hash", "n_chunks", "size_mb", "campaign")
+
+Json = dict[str, Any]
+
+
+def details(site: Site, run: str) -> Json | None:
+    """What is known of a run; None if nobody knows it."""
+    document, problem = _document(site, run)
+    here = site.state.run(run).is_dir()
+    if document is None and not here:
+        return None if problem is None else {"now": now(), "run": run, "database": problem, "here": False}
+    row = row_of(document, site.config, site.campaign, now()) if document is not None else None
+    facts = _facts(site, run) if here else None
+    mode = facts.mode if facts else row.mode if row else None
+    at_work = None if row is None else bool(row.claimant and row.claimant.alive)
+    stands = progress(site.config, site.state, run, mode, at_work) if here else None
+    return {
+        "now": now(),
+        "run": run,
+        "here": here,
+        "database": problem,
+        "row": row and asdict(row),
+        "facts": facts and _facts_told(facts),
+        "progress": stands and asdict(stands),
+        "columns": [asdict(c) for c in columns(site.config)],
+        "receipts": list(_receipts(site, run, mode)) if here and mode else [],
+        "released": _released(site, run) if here else None,
+        "attempts": [_attempt(name, a) for name, a in islice(_newest(site, run), MOST_ATTEMPTS)] if here else [],
+        "tags": list(_remarks(document, "tags", "name")),
+        "comments": list(_remarks(document, "comments", "comment", "text")),
+        "entries": list(_entries(document, data_field(site.campaign, site.config))),
+        "deleted": list(_entries(document, "deleted_data")),
+    }
+
+
+def _document(site: Site, run: str) -> tuple[Document | None, str | None]:
+    try:
+        query = query_for(run, site.config)
+    except Malformed:
+        return None, None
+    try:
+        with connect(site.config) as db:
+            return document_of(db, query), None
+    except StraxflowError as error:
+        return None, str(error)
+
+
+def _facts(site: Site, run: str) -> RunFacts | None:
+    try:
+        return site.state.facts(run)
+    except (FileNotFoundError, StraxflowError):
+        return None
+
+
+def _facts_told(facts: RunFacts) -> Json:
+    return facts.model_dump(include={"number", "start", "end", "mode", "detectors", "source"}) | {
+        "seconds": facts.seconds
+    }
+
+
+def _receipts(site: Site, run: str, mode: str) -> Iterator[Json]:
+    """What each step left, in the order of the chain."""
+    config, state = site.config, site.state
+    for column in columns(config):
+        if column.product in (RELEASE, LIVE) or column.product in config.products_for(mode):
+            for step, model in chain_of(config, column.product):
+                path = receipt_path(state, run, column.product, model)
+                if not path.is_file():
+                    continue
+                told: Json = {"product": column.product, "step": step, "receipt": str(path.relative_to(state.folder))}
+                try:
+                    told |= _content(config, path, column.product, step)
+                except (StraxflowError, OSError) as error:
+                    told["problem"] = str(error)
+                yield told
+
+
+def _content(config: Config, path: Any, product: str, step: str) -> Json:
+    if step == "transfer":
+        live = read(path, Transferred)
+        told: Json = {"made": live.made, "seconds": live.seconds, "bytes": live.bytes, "files": len(live.files)}
+        if live.check:
+            told |= {"records": live.check.records, "chunks": live.check.chunks, "notes": live.check.oddities[:20]}
+        return told
+    if step == "process":
+        made = read(path, Processed)
+        notes = []
+        if made.records_in is not None and made.records_out is not None and made.records_out < made.records_in:
+            lost = made.records_in - made.records_out
+            notes.append(f"{lost} of {made.records_in} records dropped as dead time ({made.dead_time_ns / 1e9:.3g} s)")
+        if made.settings != settings_digest(config, product):
+            notes.append("outdated: the configuration would make it otherwise today")
+        if made.adopted:
+            notes.append(f"found made already: {made.adopted}")
+        return {
+            "made": made.made,
+            "seconds": made.seconds,
+            "bytes": made.bytes,
+            "files": sum(t.files for t in made.targets.values()),
+            "records": sum(t.records for t in made.targets.values()),
+            "chunks": sum(t.chunks for t in made.targets.values()),
+            "host": made.host,
+            "versions": dict(islice(made.versions.items(), 20)),
+            "notes": notes,
+        }
+    if step == "checksum":
+        sums = read(path, Checksums)
+        return {"made": sums.made, "seconds": sums.seconds, "files": len(sums.files), "notes": [sums.algorithm]}
+    if step == "move_out":
+        stored = read(path, Stored)
+        return {
+            "made": stored.made,
+            "seconds": stored.seconds,
+            "bytes": stored.bytes,
+            "notes": [f"{stored.location}/{folder}" for folder in stored.folders[:20]],
+        }
+    if step in ("register", "register_live"):
+        return {"made": read(path, Registered).made}
+    return {"made": read(path, Released).made}
+
+
+def _released(site: Site, run: str) -> Json | None:
+    try:
+        receipt = read(site.state.released(run), Released)
+    except (FileNotFoundError, StraxflowError):
+        return None
+    return receipt.model_dump(include={"made", "dropped", "kept", "bytes"})
+
+
+def _newest(site: Site, run: str) -> Iterator[tuple[str, Attempt]]:
+    return ((file.path.stem, file.attempt) for file in reversed(list(all_of(site.state, run))))
+
+
+def _attempt(name: str, attempt: Attempt) -> Json:
+    told = attempt.model_dump(exclude={"run", "owner", "own_peak_rss_mb"})
+    return told | {"name": name, "host": text(attempt.owner.get("host")), "pid": attempt.owner.get("pid")}
+
+
+def _remarks(document: Document | None, field: str, *names: str) -> Iterator[Json]:
+    """Tags or comments: what, by whom, when."""
+    found = (document or {}).get(field)
+    for one in (found if isinstance(found, list) else [])[-MOST_REMARKS:]:
+        if isinstance(one, Mapping):
+            words = next((w for name in names if (w := text(one.get(name)))), None)
+            if words:
+                yield {"text": words, "user": text(one.get("user")), "date": time_of(one.get("date"))}
+
+
+def _entries(document: Document | None, field: str) -> Iterator[Json]:
+    found: Any = document
+    for name in field.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    for one in (found if isinstance(found, list) else [])[-MOST_ENTRIES:]:
+        if isinstance(one, Mapping):
+            told: Json = {name: text(one.get(name)) for name in ENTRY_FIELDS}
+            yield told | {"time": time_of(one.get("time")), "deleted_at": time_of(one.get("deleted_at"))}
