@@ -25,6 +25,8 @@ COMMANDS = {
     "init": "make the site's folders, their identity markers and the database's indexes",
     "check": "is everything in order? One line each",
     "status": "how every run stands, what failed and why",
+    "process": "make products of named runs now",
+    "redo": "do steps of runs again",
     "tag": "give runs a tag",
     "untag": "take a tag from runs",
     "retry": "failed runs are pending again",

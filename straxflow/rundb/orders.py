@@ -9,14 +9,18 @@ from typing import Literal
 
 from straxflow.actions import user_name
 from straxflow.config import Config
+from straxflow.errors import ClaimLost
 from straxflow.owner import Owner, this_host
 from straxflow.rundb.chosen import Chosen
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.pending import claim_lapsed
 from straxflow.rundb.rundoc import shares_state, status_field
+from straxflow.rundb.states import other_fields
 
 DELAYS = ("due", "wait_until", "failures", "waits")
 """What keeps a run from being tried again at once, in straxflow's part of its document."""
+MARKED = "marked"
+"""Who took a run for done by hand, and why; as long as it stands, the receipts do not change that state."""
 
 Result = Literal["changed", "same", "refused"]
 
@@ -83,27 +87,43 @@ class Orders:
 
     def mark_done(self, run: Chosen) -> Outcome:
         """Take a run for done without any work on it; the receipts do not change that."""
-        marked = run.part(self.campaign).get("marked")
+        marked = run.part(self.campaign).get(MARKED)
         if run.status(self.campaign, self.config) == "done" and isinstance(marked, dict):
             return Outcome(run.id, "same", f"was marked done by {marked.get('by')}: {marked.get('reason')}")
         set_ = {
-            f"{self._ours}.marked": {"by": self.user, "time": self.now, "reason": self.reason, "state": "done"},
+            f"{self._ours}.{MARKED}": {"by": self.user, "time": self.now, "reason": self.reason, "state": "done"},
             status_field(self.campaign, self.config): self._status("done", "marked done"),
+            **other_fields(self.config, self.campaign, "done", {}),
         }
         return self._order(run, set_, list(DELAYS), "marked done")
 
     def _again(self, run: Chosen, how: str, text: str) -> Outcome:
         part = run.part(self.campaign)
-        obstacles = [name for name in (*DELAYS, "marked") if name in part]
+        obstacles = [name for name in (*DELAYS, MARKED) if name in part]
         if run.status(self.campaign, self.config) == "pending" and not obstacles:
             return Outcome(run.id, "same", "is pending already")
-        field_ = status_field(self.campaign, self.config)
-        set_: Document = {field_: self._status("pending", how)}
-        if shares_state(self.campaign, self.config) and run.document.get("processing_failed"):
-            set_["processing_failed"] = 0
         skipped = sorted(set(_tags(run)) & set(self.config.runs.skip_tags))
         hint = f"; but it is left alone while it has the tag {', '.join(skipped)}" if skipped else ""
-        return self._order(run, set_, [*DELAYS, "marked"], text + hint)
+        return self._order(run, self._pending(run, how), [*DELAYS, MARKED], text + hint)
+
+    def pending_while_held(self, run: Chosen, batch: str, how: str) -> None:
+        """Make a run that this process holds pending once it is given back.
+
+        Raises:
+            ClaimLost: if it is not held any more.
+        """
+        update = {"$set": self._pending(run, how), "$unset": {f"{self._ours}.{name}": "" for name in (*DELAYS, MARKED)}}
+        if not self.db.runs.update_one(
+            {"_id": run.object_id, f"{self._ours}.claim.batch": batch}, update
+        ).matched_count:
+            raise ClaimLost(f"run {run.id}: taken over by another invocation; nothing was changed")
+
+    def _pending(self, run: Chosen, how: str) -> Document:
+        field_ = status_field(self.campaign, self.config)
+        set_ = {field_: self._status("pending", how), **other_fields(self.config, self.campaign, "pending", {})}
+        if shares_state(self.campaign, self.config) and run.document.get("processing_failed"):
+            set_["processing_failed"] = 0
+        return set_
 
     def _status(self, status: str, how: str) -> Document:
         reason = f"{how} by {self.user}" + (f": {self.reason}" if self.reason else "")
@@ -113,10 +133,9 @@ class Orders:
         """Write what only a run that nobody works on may be given."""
         part = run.part(self.campaign)
         guard: Document = {"_id": run.object_id, f"{self._ours}.token": part.get("token")}
-        claim = part.get("claim")
-        if claim is not None and not claim_lapsed(claim, self.now, self.config.claim.lease_s):
-            return Outcome(run.id, "refused", works_on(claim))
-        if claim is not None and not self.dry:
+        if holder := self.holder(run):
+            return Outcome(run.id, "refused", holder)
+        if part.get("claim") is not None and not self.dry:
             self.stop_dead(run.id)
             fresh = self.db.runs.find_one({"_id": run.object_id}) or {}
             guard[f"{self._ours}.token"] = Chosen(run.id, run.object_id, fresh).part(self.campaign).get("token")
@@ -124,18 +143,21 @@ class Orders:
         update = {"$set": set_, "$unset": {f"{self._ours}.{name}": "" for name in unset}}
         return self._write(run, guard, update, text)
 
+    def holder(self, run: Chosen) -> str | None:
+        """Who works on a run, in words; None if nobody does who is alive."""
+        claim = run.part(self.campaign).get("claim")
+        if claim is None or claim_lapsed(claim, self.now, self.config.claim.lease_s):
+            return None
+        owner = Owner.from_dict(claim["owner"])
+        where = f"host {owner.host}, pid {owner.pid}"
+        return f"invocation {claim.get('batch')} works on it ({where}); wait for it, or stop it"
+
     def _write(self, run: Chosen, guard: Document, update: Document, text: str) -> Outcome:
         if self.dry:
             return Outcome(run.id, "changed", f"would be {text}")
         if self.db.runs.update_one(guard, update).matched_count:
             return Outcome(run.id, "changed", text)
         return Outcome(run.id, "refused", "its document was changed by somebody else just now; try again")
-
-
-def works_on(claim: Document) -> str:
-    """Who holds a claim, in words."""
-    owner = Owner.from_dict(claim["owner"])
-    return f"invocation {claim.get('batch')} works on it (host {owner.host}, pid {owner.pid}); wait for it, or stop it"
 
 
 def _tags(run: Chosen) -> list[str]:

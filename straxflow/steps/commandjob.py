@@ -24,7 +24,7 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
     output = scratch / "out" / name
     output.mkdir(parents=True)
     there = job.config.folders.staging / name
-    if there.is_dir() and not job.config.strax.from_scratch:
+    if there.is_dir() and not job.from_scratch:
         # published by an attempt that was killed before its receipt: it is whole, or it would not have its name
         return _made(job, there, output, name, lineage, 0, 0, {job.product: there})
     fields = {

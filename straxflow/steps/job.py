@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from straxflow import config as settings
+from straxflow import redo
 from straxflow.attempts import AttemptFile, Outcome, complete_open, hopeless, outcome_of
 from straxflow.batch import campaign_name, ensure_batch_id
 from straxflow.claimfile import Fence
@@ -39,6 +40,11 @@ class Job:
     fence: Fence
     threads: int
     log_file: Path
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether data that are there already must not be taken: so configured, or a person wants them made again."""
+        return self.config.strax.from_scratch or redo.ordered(self.state, self.run, self.product)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import time
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from straxflow import redo
 from straxflow.config import LIVE
 from straxflow.digests import describe, hash_tree, verify_tree
 from straxflow.errors import Damaged, StepFailed
@@ -40,6 +41,7 @@ def process(job: Job) -> Processed:
         job.fence.check()
         for name, target in made.targets.items():
             _publish(job, name, target, made)
+        redo.fulfil(job.state, job.run, job.product)
     finally:
         remove_tree(scratch)
     return Processed(

@@ -95,7 +95,7 @@ def _request(job: Job, facts: RunFacts, source: Path, output: Path) -> dict[str,
         "output_folder": str(output),
         "targets": config.targets(job.product),
         "existing_folders": [str(path) for path in existing],
-        "from_scratch": config.strax.from_scratch,
+        "from_scratch": job.from_scratch,
         "workers": chosen.workers or config.strax.workers,
     }
 
