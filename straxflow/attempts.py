@@ -10,14 +10,14 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from straxflow.errors import ClaimLost, Damaged, Retryable, StraxflowError
+from straxflow.errors import Cause, ClaimLost, Damaged, Misconfigured, Retryable, StraxflowError
 from straxflow.fsio import write_atomic
 from straxflow.owner import Owner
 from straxflow.receipts import State, now
-from straxflow.slurm import RUNNING, verdict_on
+from straxflow.slurm import Verdict, verdict_on
 
-Outcome = Literal["ok", "failed", "damaged", "retry", "stopped", "claim lost", "killed"]
-"""`retry` and `stopped` (by a signal: Ctrl-C, scancel) are not held against the run."""
+Outcome = Literal["ok", "failed", "damaged", "misconfigured", "retry", "stopped", "claim lost", "killed"]
+"""`retry`, `stopped` (by a signal: Ctrl-C, scancel) and `misconfigured` are not held against the run."""
 
 
 class Attempt(BaseModel):
@@ -36,6 +36,7 @@ class Attempt(BaseModel):
     ended: AwareDatetime | None = None
     outcome: Outcome | None = None
     reason: str | None = None
+    cause: Cause | None = None
     exit: int | None = None
     seconds: float | None = None
     cpu_seconds: float | None = None
@@ -70,7 +71,9 @@ class AttemptFile:
         file._write()
         return file
 
-    def end(self, outcome: Outcome, reason: str | None = None, exit_code: int | None = None) -> None:
+    def end(
+        self, outcome: Outcome, reason: str | None = None, exit_code: int | None = None, cause: Cause | None = None
+    ) -> None:
         """Complete the attempt of this process."""
         ended = now()
         usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -80,6 +83,7 @@ class AttemptFile:
                 "ended": ended,
                 "outcome": outcome,
                 "reason": reason,
+                "cause": cause,
                 "exit": exit_code,
                 "seconds": (ended - self.attempt.started).total_seconds(),
                 "cpu_seconds": sum(u.ru_utime + u.ru_stime for u in usage),
@@ -89,14 +93,12 @@ class AttemptFile:
         )
         self._write()
 
-    def complete(self, reason: str) -> None:
-        """Complete an attempt that a kill left open, from another process."""
-        self.attempt = self.attempt.model_copy(update={"ended": now(), "outcome": "killed", "reason": reason})
-        self._write()
-
-    def explain(self, reason: str) -> None:
-        """Say of an attempt that a signal stopped that its batch job was killed, and why."""
-        self.attempt = self.attempt.model_copy(update={"outcome": "killed", "reason": reason})
+    def complete(self, verdict: Verdict) -> None:
+        """Complete an attempt that a kill left open, or that only a signal explains so far, from another process."""
+        update = {"outcome": "killed", "reason": f"killed: {verdict.words}", "cause": verdict.cause}
+        self.attempt = self.attempt.model_copy(
+            update={"ended": now(), **update} if self.attempt.ended is None else update
+        )
         self._write()
 
     def _write(self) -> None:
@@ -136,13 +138,13 @@ def complete_open(state: State, run: str, batch: str | None = None) -> list[Atte
         if attempt.ended is not None and not stopped:
             continue
         verdict = verdict_on(attempt.job_id) if attempt.job_id else None
-        if verdict == RUNNING:
+        if verdict and verdict.running:
             continue
         if stopped:
             if verdict:
-                file.explain(f"killed: {verdict}")
+                file.complete(verdict)
         elif verdict or attempt.batch == batch or Owner.from_dict(attempt.owner).is_dead():
-            file.complete(f"killed: {verdict or 'its process is gone without a word'}")
+            file.complete(verdict or Verdict("its process is gone without a word"))
             completed.append(file.attempt)
     return completed
 
@@ -151,7 +153,7 @@ def hopeless(state: State, run: str, product: str, step: str, batch: str) -> Att
     """An earlier attempt of the same job in this invocation whose outcome the same invocation cannot better."""
     same = (product, step, batch)
     earlier = [a for a in (f.attempt for f in all_of(state, run)) if (a.product, a.step, a.batch) == same]
-    if earlier and earlier[-1].outcome in ("retry", "damaged", "claim lost"):
+    if earlier and earlier[-1].outcome in ("retry", "damaged", "misconfigured", "claim lost"):
         return earlier[-1]
     return None
 
@@ -162,5 +164,6 @@ def outcome_of(error: BaseException) -> Outcome:
         (ClaimLost, "claim lost"),
         (Retryable, "retry"),
         (Damaged, "damaged"),
+        (Misconfigured, "misconfigured"),
     ]
     return next((outcome for kind, outcome in table if isinstance(error, kind)), "failed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 class StraxflowError(Exception):
     """Something a user can understand and act on; shown without a traceback."""
@@ -9,6 +11,10 @@ class StraxflowError(Exception):
 
 class ConfigError(StraxflowError):
     """The configuration is not valid."""
+
+
+class Misconfigured(ConfigError):
+    """What makes a product is configured wrongly, as only its job finds out; it fails until the settings change."""
 
 
 class UsageError(StraxflowError):
@@ -35,5 +41,13 @@ class Damaged(StraxflowError):
     """Data is damaged or differs from what it must be; trying again does not help."""
 
 
+Cause = Literal["signal", "out of memory", "time-out", "node failure", "cancelled"]
+"""What ended a job from outside."""
+
+
 class StepFailed(StraxflowError):
     """A step failed; it may succeed when tried again."""
+
+    def __init__(self, message: str, cause: Cause | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause

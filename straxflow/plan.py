@@ -69,7 +69,9 @@ def standing(config: Config, state: State, run: str, mode: str, since: datetime 
     for outcome, result in STATE_AFTER.items():
         for attempt in last.values():
             if attempt.outcome == outcome and not (complete and since is None):
-                return Standing(result, f"{attempt.step} of {attempt.product}: {attempt.reason}", attempt.log)
+                return Standing(
+                    result, f"{attempt.step} of {attempt.product}: {attempt.reason}", str(state.folder / attempt.log)
+                )
     if complete and "register" in config.steps:
         return Standing("done")
     return Standing("reached", "reached " + " ".join(config.steps)) if complete else Standing("pending")

@@ -7,20 +7,43 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
+
+from straxflow.errors import Cause
 
 log = logging.getLogger(__name__)
 
 JOB_PREFIX = "straxflow_"
 """What the names of batch jobs begin with, before their batch."""
-RUNNING = "RUNNING"
 SLURM = "STRAXFLOW_SLURM"
 """Set where this invocation itself sends its jobs to Slurm."""
 
 
-def verdict_on(job_id: str) -> str | None:
-    """What Slurm says of a job: `RUNNING`, or how it ended, e.g. `TIMEOUT (time limit 00:30:00)`, `OUT_OF_MEMORY
-    (it had 1000M)`, `CANCELLED`; None if Slurm is not here, does not answer or does not know the job any more."""
+@dataclass(frozen=True)
+class Verdict:
+    """What the batch system says of a job: how it ended, in words and as a cause, or that it is not over."""
+
+    words: str
+    cause: Cause | None = None
+    running: bool = False
+
+
+CAUSES: dict[str, Cause] = {
+    "TIMEOUT": "time-out",
+    "DEADLINE": "time-out",
+    "OUT_OF_MEMORY": "out of memory",
+    "NODE_FAIL": "node failure",
+    "BOOT_FAIL": "node failure",
+    "CANCELLED": "cancelled",
+    "PREEMPTED": "cancelled",
+    "REVOKED": "cancelled",
+}
+
+
+def verdict_on(job_id: str) -> Verdict | None:
+    """What Slurm says of a job, e.g. `TIMEOUT (time limit 00:30:00)`, `OUT_OF_MEMORY (it had 1000M)`, `NODE_FAIL (node
+    n1)`, `CANCELLED`; None if Slurm is not here, does not answer or does not know the job any more."""
     if not shutil.which("scontrol"):
         return None
     try:
@@ -31,18 +54,33 @@ def verdict_on(job_id: str) -> str | None:
         return None
     fields = dict(part.split("=", 1) for part in shown.split() if "=" in part)
     state = fields.get("JobState")
+    if state is None:
+        return None
     if fields.get("Reason") == "TimeLimit":
         state = "TIMEOUT"
     elif state in ("FAILED", "OUT_OF_MEMORY") and _ran_out_of_memory(Path(fields.get("StdOut", "/dev/null"))):
         state = "OUT_OF_MEMORY"
-    if state == "TIMEOUT":
-        return f"{state} (time limit {fields.get('TimeLimit')})"
-    if state == "OUT_OF_MEMORY":
-        memory = re.search(r"\bmem=(\w+)", shown)
-        return f"{state} (it had {memory[1] if memory else 'too little'})"
     if state in ("FAILED", "COMPLETED"):
-        return f"its process is gone without a word (Slurm: {state})"
-    return RUNNING if state in ("PENDING", "CONFIGURING", "COMPLETING", "SUSPENDED") else state
+        return _without_a_word(state, fields.get("ExitCode", ""))
+    if state not in CAUSES:
+        return Verdict(state, running=True)
+    memory = re.search(r"\bmem=(\w+)", shown)
+    more = {
+        "TIMEOUT": f"time limit {fields.get('TimeLimit')}",
+        "OUT_OF_MEMORY": f"it had {memory[1] if memory else 'too little'}",
+        "NODE_FAIL": f"node {fields.get('NodeList')}",
+    }
+    return Verdict(f"{state} ({more[state]})" if state in more else state, CAUSES[state])
+
+
+def _without_a_word(state: str, exit_code: str) -> Verdict:
+    """The verdict on a job whose process is gone, though Slurm did nothing to it; its exit code is `code:signal`."""
+    found = re.fullmatch(r"(\d+):(\d+)", exit_code)
+    code, number = (int(found[1]), int(found[2])) if found else (0, 0)
+    number = number or (code - 128 if 128 < code < 160 else 0)
+    if number:
+        return Verdict(f"its process is gone without a word (Slurm: {state}, signal {number})", "signal")
+    return Verdict(f"its process is gone without a word (Slurm: {state})")
 
 
 def _ran_out_of_memory(log: Path) -> bool:

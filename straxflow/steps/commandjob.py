@@ -12,7 +12,7 @@ from straxflow.receipts import Target
 from straxflow.settings import settings_digest
 from straxflow.steps.job import Job
 from straxflow.steps.made import Made
-from straxflow.steps.program import describe_exit, run_program
+from straxflow.steps.program import run_program
 
 
 def make(job: Job, source: Path, scratch: Path) -> Made:
@@ -33,12 +33,12 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
     }  # fmt: skip
     argv = fill_command(chosen.command or "", fields)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code = run_program(job, argv, job.config.strax.environment, chosen.timeout_s or job.config.strax.timeout_s, scratch)
+    ended = run_program(
+        job, argv, job.config.strax.environment, chosen.timeout_s or job.config.strax.timeout_s, scratch
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if code:
-        raise StepFailed(
-            f"run {job.run}: the command of {job.product} failed ({describe_exit(code)}); see {job.log_file}"
-        )
+    if ended.code:
+        raise StepFailed(f"run {job.run}: the command of {job.product} failed: {ended}", ended.cause)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return _made(job, output, output, name, lineage, used, after.ru_maxrss / 1024, {})
 

@@ -19,7 +19,7 @@ from straxflow.attempts import AttemptFile, Outcome, complete_open, hopeless, ou
 from straxflow.batch import campaign_name, ensure_batch_id
 from straxflow.claimfile import Fence
 from straxflow.config import LIVE, Config
-from straxflow.errors import StraxflowError
+from straxflow.errors import Cause, StraxflowError
 from straxflow.folders import check_folders
 from straxflow.receipts import Receipt, State, write
 
@@ -99,24 +99,28 @@ def _attempt(snakemake: Any, step: Step, log_file: Path, log_name: str) -> None:
         _fail(attempt, "stopped", f"stopped by {stopped} (time limit, cancelled, or interrupted)", 143)
     except StraxflowError as error:
         log.error("%s", error)
-        _fail(attempt, outcome_of(error), str(error), 1)
+        _fail(attempt, outcome_of(error), str(error), 1, getattr(error, "cause", None))
     except OSError as error:
         log.error("%s", traceback.format_exc())
         where = f" {error.filename}" if error.filename else ""
         _fail(attempt, "failed", f"{error.strerror or error}:{where}", 1)
     except Exception as error:
         log.error("%s", traceback.format_exc())
+        if isinstance(error, MemoryError):
+            _fail(attempt, "failed", f"out of memory: {error}", 1, "out of memory")
         _fail(attempt, "failed", f"{type(error).__name__}: {error} (a bug: see the log)", 1)
     attempt.end("ok", exit_code=0)
     log.info("%s of %s, run %s, is done", step.name, product, run)
 
 
-def _fail(attempt: AttemptFile | None, outcome: Outcome, reason: str, code: int) -> NoReturn:
+def _fail(
+    attempt: AttemptFile | None, outcome: Outcome, reason: str, code: int, cause: Cause | None = None
+) -> NoReturn:
     _on_signals(signal.SIG_IGN)
     say(reason)
     try:
         if attempt:
-            attempt.end(outcome, reason, code)
+            attempt.end(outcome, reason, code, cause)
     except OSError as error:
         # a full state disk must not hide the first error; the main process completes the attempt later
         say(f"the attempt file could not be completed: {error}")

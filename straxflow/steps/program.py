@@ -8,9 +8,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from straxflow.errors import ConfigError, StepFailed
+from straxflow.errors import Cause, Misconfigured, StepFailed
+from straxflow.lastwords import last_words_of
+from straxflow.memory import oom_kills
 from straxflow.steps.job import Job, check_stopped, log
 from straxflow.transport.child import die_with_parent
 
@@ -18,15 +21,31 @@ LOOK_S = 2.0
 """How often a running program is looked at, seconds; its end is noticed at once."""
 
 
-def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], timeout_s: float, folder: Path) -> int:
-    """Run a command line (no shell) in `folder`; its exit code, negative for a signal.
+@dataclass(frozen=True)
+class Exit:
+    """How a program ended: its exit code, negative for a signal; the cause, if it was killed; and its last words."""
+
+    code: int
+    said: str = ""
+    cause: Cause | None = None
+
+    def __str__(self) -> str:
+        how = f"exit code {self.code}" if self.code >= 0 else f"killed by signal {-self.code}{_signal_name(-self.code)}"
+        how += ", out of memory" if self.cause == "out of memory" else ""
+        return f"{how}: {self.said}" if self.said else how
+
+
+def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], timeout_s: float, folder: Path) -> Exit:
+    """Run a command line (no shell) in `folder`.
 
     Raises:
-        ConfigError: if there is no such program.
+        Misconfigured: if there is no such program.
         StepFailed: if it ran longer than `timeout_s`; it and its children are stopped then.
     """
     log.info("running %s", " ".join(argv))
+    killed_before = oom_kills()
     with job.log_file.open("ab") as output:
+        began = output.tell()
         try:
             process = subprocess.Popen(
                 argv,
@@ -39,16 +58,17 @@ def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], t
                 preexec_fn=die_with_parent(signal.SIGKILL),
             )
         except OSError as error:
-            raise ConfigError(f"cannot run {argv[0]!r}: {error.strerror}; check the config") from None
+            raise Misconfigured(f"cannot run {argv[0]!r}: {error.strerror}; check the config") from None
         try:
             deadline = time.monotonic() + timeout_s
             while (left := deadline - time.monotonic()) > 0:
                 check_stopped()
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    return process.wait(min(left, LOOK_S))
+                    return _exit(process.wait(min(left, LOOK_S)), killed_before, job.log_file, began)
             raise StepFailed(
                 f"run {job.run}: {job.product} took longer than {timeout_s:g} s and was stopped; "
-                "raise timeout_s if that is not enough"
+                "raise timeout_s if that is not enough",
+                "time-out",
             )
         finally:
             if process.poll() is None:
@@ -56,12 +76,18 @@ def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], t
                 process.wait()
 
 
-def describe_exit(code: int) -> str:
-    """An exit code in words; a signal by its name."""
-    if code >= 0:
-        return f"exit code {code}"
+def _exit(code: int, killed_before: int | None, log_file: Path, began: int) -> Exit:
+    said = last_words_of(log_file, began) if code else ""
+    # a shell tells by 128 + n that a signal ended its program
+    by_signal = -code if code < 0 else code - 128 if 128 < code < 128 + signal.NSIG else 0
+    if not by_signal:
+        return Exit(code, said)
+    out_of_memory = by_signal == signal.SIGKILL and killed_before is not None and oom_kills() != killed_before
+    return Exit(code, said, "out of memory" if out_of_memory else "signal")
+
+
+def _signal_name(number: int) -> str:
     try:
-        name = signal.Signals(-code).name
+        return f" ({signal.Signals(number).name})"
     except ValueError:
-        name = f"signal {-code}"
-    return f"killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
+        return ""

@@ -9,12 +9,13 @@ from typing import Any
 
 from straxflow.config import LIVE
 from straxflow.config.load import ROOT
-from straxflow.errors import ConfigError, Damaged, StepFailed
+from straxflow.errors import Damaged, Misconfigured, StepFailed
 from straxflow.fsio import walk_files
+from straxflow.lastwords import last_words
 from straxflow.receipts import Processed, RunFacts, Target
 from straxflow.steps.job import Job, log
 from straxflow.steps.made import Made
-from straxflow.steps.program import describe_exit, run_program
+from straxflow.steps.program import Exit, run_program
 from straxflow.straxjob.validate import Coverage, check_strax_folder
 
 
@@ -31,8 +32,8 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
     argv += ["-m", "straxflow.straxjob", str(request), str(result_file)]
     environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **config.strax.environment}
     timeout_s = chosen.timeout_s or config.strax.timeout_s
-    exit_code = run_program(job, argv, environment, timeout_s, scratch)
-    result = _result(job, result_file, exit_code)
+    ended = run_program(job, argv, environment, timeout_s, scratch)
+    result = _result(job, result_file, ended)
     targets, folders, stored = {}, {}, {}
     for name in config.targets(job.product):
         described = result["targets"][name]
@@ -112,21 +113,28 @@ def _coverage(job: Job, facts: RunFacts) -> Coverage:
     )
 
 
-def _result(job: Job, file: Path, exit_code: int) -> dict[str, Any]:
+def _result(job: Job, file: Path, ended: Exit) -> dict[str, Any]:
     try:
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StepFailed(
-            f"run {job.run}: the strax process ended without a result ({describe_exit(exit_code)}); see {job.log_file}"
-        ) from None
+        raise StepFailed(f"run {job.run}: the strax process ended without a result: {ended}", ended.cause) from None
     except ValueError as error:
         raise StepFailed(f"run {job.run}: the result of the strax process is not readable: {error}") from None
     failure = result.get("error")
-    if failure or exit_code or not result.get("ok"):
-        told = f"{failure['type']}: {failure['message']}" if failure else describe_exit(exit_code)
-        kind = ConfigError if exit_code == 2 else StepFailed
-        raise kind(f"run {job.run}: strax could not make {job.product}: {told}; see {job.log_file}")
+    if failure or ended.code or not result.get("ok"):
+        told = f"{failure['type']}: {_brief(failure['message'])}" if failure else str(ended)
+        message = f"run {job.run}: strax could not make {job.product}: {told}"
+        if failure and ended.code == 2:
+            raise Misconfigured(message)
+        raise StepFailed(message, "out of memory" if failure and "MemoryError" in failure["type"] else ended.cause)
     return result
+
+
+def _brief(message: str) -> str:
+    """The first line of a message, which may have many, and what its last ones say."""
+    first, _, more = message.strip().partition("\n")
+    said = last_words(more)
+    return f"{first} | {said}" if said else first
 
 
 def _version(described: Any) -> str:

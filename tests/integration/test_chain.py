@@ -179,7 +179,7 @@ def test_a_failed_target_is_rerun_by_its_name(make_site: MakeSite) -> None:
     flag.unlink()
     failed = site.snakemake()
     assert failed.code != 0
-    assert "the command of odd failed (exit code 1)" in failed.output
+    assert "the command of odd failed: exit code 1: cp: cannot stat " in failed.output
     assert [site.status(1), site.status(2)] == ["failed", "failed"]
     assert "process of odd" in site.reason(1)
     assert "/logs/000001/odd.process" in site.reason(1)

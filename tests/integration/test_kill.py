@@ -195,7 +195,7 @@ def test_kill_while_strax_runs(site: Site) -> None:
         kill(running.until(lambda: find(running.process.pid)))
         result = running.wait()
     assert result.code == 0, result.output
-    assert "killed by SIGKILL" in result.output
+    assert "killed by signal 9 (SIGKILL)" in result.output
     assert site.status(1) == "done"
     assert [a.outcome for a in site.attempts("000001") if a.step == "process"] == ["killed", "failed", "ok"]
     made = site.receipts("000001")["raw_records/processed.json"]

@@ -112,7 +112,7 @@ def test_attempts_tell_why_receipts_are_missing(tmp_path: Path, outcomes: list[A
     found = standing(config(), state, RUN, "background")
     assert found.state == expected
     if expected in ("failed", "damaged", "waiting"):
-        assert (found.reason, found.log) == ("process of raw: words", "logs/x")
+        assert (found.reason, found.log) == ("process of raw: words", str(tmp_path / "logs/x"))
 
 
 def test_the_worst_of_several_products_counts(tmp_path: Path) -> None:
