@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from straxflow.cli.output import add, coloured, emit, one_line, size, table
 from straxflow.cli.site import Site, open_site
 from straxflow.config import LIVE
 from straxflow.folders import marker_site
@@ -24,7 +20,6 @@ from straxflow.reports.standings import ENDED, RunStatus, Standings, as_json
 from straxflow.runlist import parse_runs
 
 NEWEST = 30
-_COLOURS = {"done": "green", "reached": "green", "working": "cyan", "failed": "red", "damaged": "bold red"}
 
 DESCRIPTION = (
     "Shows how the runs stand, by the receipts and attempts in the state folder; the run database, if it answers,\n"
@@ -118,21 +113,14 @@ def _print(
     waiting: Sequence[str],
     named: bool,
 ) -> None:
-    terminal = sys.stdout.isatty()
-    # what is piped into grep or a file is never broken into several lines
-    width = shutil.get_terminal_size().columns if terminal else 10_000
-    text = io.StringIO()
-    console = Console(file=sys.stdout if terminal else text, width=width, highlight=False)
-    console.print(Text(_headline(site, briefs, seen, waiting)), soft_wrap=True)
+    emit(_headline(site, briefs, seen, waiting))
     if full:
-        console.print(_table(full))
+        emit(_table(full))
     if not named and len(full) < len(briefs):
-        console.print(Text(f"{len(briefs) - len(full)} older runs are not shown (--all, --json)"))
+        emit(f"{len(briefs) - len(full)} older runs are not shown (--all, --json)")
     if named:
         for status in full:
-            console.print(Text("\n".join(_history(status))), soft_wrap=True)
-    if not terminal:
-        print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+            emit(*_history(status))
 
 
 def _headline(site: Site, briefs: Sequence[RunStatus], seen: Seen, waiting: Sequence[str]) -> str:
@@ -148,27 +136,15 @@ def _headline(site: Site, briefs: Sequence[RunStatus], seen: Seen, waiting: Sequ
 
 
 def _table(statuses: Iterable[RunStatus]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("run", no_wrap=True)
-    table.add_column("mode", overflow="fold")
-    table.add_column("state", no_wrap=True)
-    table.add_column("live", justify="right", no_wrap=True)
-    table.add_column("made", justify="right", no_wrap=True)
-    table.add_column("products", overflow="fold", ratio=2)
-    table.add_column("notes", overflow="fold", ratio=3)
+    made = table("run", "~mode", "state", ">live", ">made", "~products", "~notes")
     for status in statuses:
         live = sum(p.bytes for p in status.products if p.name == LIVE)
-        made = sum(p.bytes for p in status.products if p.name != LIVE)
-        table.add_row(
-            Text(status.run),
-            Text(status.mode),
-            Text(status.state, style=_COLOURS.get(status.state, "")),
-            _size(live),
-            _size(made),
-            Text(_reached(status)),
-            Text("; ".join(_notes(status))),
-        )
-    return table
+        stored = sum(p.bytes for p in status.products if p.name != LIVE)
+        add(
+            made, status.run, status.mode, coloured(status.state), size(live), size(stored),
+            _reached(status), "; ".join(_notes(status)),
+        )  # fmt: skip
+    return made
 
 
 def _reached(status: RunStatus) -> str:
@@ -181,7 +157,7 @@ def _reached(status: RunStatus) -> str:
 
 def _notes(status: RunStatus) -> Iterable[str]:
     if status.reason and status.state != "done":
-        yield " ".join(status.reason.split())
+        yield one_line(status.reason)
     if status.log:
         yield f"log {status.log}"
     if status.holder and status.state not in ENDED:
@@ -200,10 +176,3 @@ def _history(status: RunStatus) -> Iterable[str]:
             f"  {attempt.started:%F %T}  {attempt.product} {attempt.step}: {attempt.outcome or 'open'}  {took}  {where}"
         )
         yield f"{line}\n      {attempt.reason}\n      log {attempt.log}" if attempt.reason else line
-
-
-def _size(size: int) -> str:
-    if not size:
-        return ""
-    value, unit = (size / 1e9, "GB") if size >= 1e9 else (size / 1e6, "MB")
-    return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from straxflow.config import Config
 from straxflow.errors import StraxflowError
@@ -27,18 +27,31 @@ class Seen:
     elsewhere: Mapping[str, str | None] = field(default_factory=dict)
 
 
-def look(config: Config, campaign: str, unknown: Sequence[str]) -> Seen:
-    """Ask the database; `unknown` are named runs of which there is nothing here. Changes nothing."""
+T = TypeVar("T")
+
+
+def ask(config: Config, question: Callable[[RunDb], T]) -> tuple[T | None, str | None]:
+    """Ask the run database something: the answer, or why there is none."""
     try:
         with connect(config) as db:
-            found = candidates(db, config, campaign, lambda _: None)
-            return Seen(
-                pending=[candidate.run.id for candidate in islice(found, MOST)],
-                holders=_holders(db, config, campaign),
-                elsewhere=_elsewhere(db, config, campaign, unknown),
-            )
+            return question(db), None
     except StraxflowError as error:
-        return Seen(problem=str(error))
+        return None, str(error)
+
+
+def look(config: Config, campaign: str, unknown: Sequence[str]) -> Seen:
+    """Ask the database; `unknown` are named runs of which there is nothing here. Changes nothing."""
+
+    def question(db: RunDb) -> Seen:
+        found = candidates(db, config, campaign, lambda _: None)
+        return Seen(
+            pending=[candidate.run.id for candidate in islice(found, MOST)],
+            holders=_holders(db, config, campaign),
+            elsewhere=_elsewhere(db, config, campaign, unknown),
+        )
+
+    seen, problem = ask(config, question)
+    return seen or Seen(problem=problem)
 
 
 def _holders(db: RunDb, config: Config, campaign: str) -> dict[str, Holder]:

@@ -1,0 +1,229 @@
+"""The reading commands on one site with runs that are done, damaged, waiting, new, held, malformed and being taken."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from straxflow.cli import main
+from straxflow.lab.rundb_server import RunDbServer
+from straxflow.lab.sshd import Sshd
+from tests.site import ROOT, Site, wait_until
+
+Straxflow = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, rundb_server: RunDbServer, sshd: Sshd) -> Iterator[Site]:
+    """Runs 1 and 2 (led) are done, 3 is damaged, 4 waits, 5 is malformed, 6 is held, 7 is being taken."""
+    made = Site(
+        tmp_path_factory.mktemp("reading"),
+        rundb_server,
+        sshd,
+        settings={"transfer": {"wait_s": 0}, "failures": {"backoff_s": 600}},
+    )
+    made.take(1)
+    made.take(2, "led", 0.5)
+    made.take(3)
+    shutil.rmtree(made.folder / "daq/000003/000000")
+    (made.folder / "daq/000004").mkdir()
+    made.document(4)
+    made.document(5, start="yesterday")
+    made.document(6, processing_status="pending", tags=[{"name": "abandon", "user": "ann", "date": datetime.now(UTC)}])
+    made.document(7, end=None)
+    result = made.snakemake()
+    assert [made.status(n) for n in (1, 2, 3, 4)] == ["done", "done", "failed", "pending"], result.output
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def straxflow(site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Straxflow:
+    """Runs a command in this process; its exit code and what it printed (read, if it is JSON)."""
+    monkeypatch.delenv("STRAXFLOW_CAMPAIGN", raising=False)
+    capsys.readouterr()
+
+    def call(*words: str, away: bool = False) -> tuple[int, Any]:
+        files = [str(site.root / "config/config.yaml")]
+        if away:
+            other = site.folder / "away.yaml"
+            other.write_text("rundb: {uri: 'mongodb://127.0.0.1:9/', timeout_s: 0.3}\n")
+            files.append(str(other))
+        code = main([words[0], "--configfile", *files, *words[1:]])
+        out, err = capsys.readouterr()
+        return code, json.loads(out) if "--json" in words and not err else out + err
+
+    return call
+
+
+def runs_of(found: Any) -> list[int]:
+    return [row["number"] for row in found["runs"]]
+
+
+def test_runs_by_state_mode_range_and_tag(straxflow: Straxflow) -> None:
+    code, found = straxflow("runs", "--json")
+    assert (code, runs_of(found), found["more"]) == (0, [7, 6, 5, 4, 3, 2, 1], False)
+    rows = {row["number"]: row for row in found["runs"]}
+    states = {number: row["state"] for number, row in rows.items()}
+    assert states == {1: "done", 2: "done", 3: "failed", 4: "waiting", 5: "new", 6: "held", 7: "taking"}
+    assert rows[1]["products"] == ["raw", "sums"]
+    assert rows[2]["products"] == ["raw"]
+    assert rows[1]["bytes"] > 1e6
+    assert "start: expected a date, found 'yesterday'" in rows[5]["problem"]
+    assert rows[6]["tags"] == ["abandon"]
+    for words, expected in (
+        (["--state", "done"], [2, 1]),
+        (["--state", "failed"], [3]),
+        (["--state", "waiting"], [4]),
+        (["--state", "held"], [6]),
+        (["--state", "new"], [5]),
+        (["--state", "taking"], [7]),
+        (["--state", "pending"], []),
+        (["--state", "working"], []),
+        (["--mode", "le?"], [2]),
+        (["--mode", "l*", "--mode", "background", "--range", "000001", "--range", "2-3"], [3, 2, 1]),
+        (["--tag", "abandon"], [6]),
+        (["--detector", "none_such"], []),
+        (["--since", "30d", "--until", "2000-01-01"], []),
+        (["--limit", "2"], [7, 6]),
+    ):
+        code, found = straxflow("runs", "--json", *words)
+        assert (code, runs_of(found)) == (0, expected), words
+    assert found["more"]
+
+
+def test_runs_for_a_person(straxflow: Straxflow) -> None:
+    code, out = straxflow("runs")
+    assert code == 0
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert lines["000001"].endswith("all")
+    assert "transfer of live" in lines["000003"]
+    assert "due again" in lines["000004"]
+    assert straxflow("runs", "--state", "nonsense")[1].strip() == "no such runs"
+    code, out = straxflow("runs", "--since", "yesterday")
+    assert (code, "--since yesterday: expected a date" in out) == (2, True)
+    code, out = straxflow("runs", "--range", "01")
+    assert (code, "did you mean '000001'?" in out) == (2, True)
+
+
+def test_runs_while_the_database_is_away(straxflow: Straxflow) -> None:
+    code, found = straxflow("runs", "--json", away=True)
+    assert code == 1
+    assert "does not answer within 0.3 s" in found["rundb_problem"]
+    states = {row["number"]: row["state"] for row in found["runs"]}
+    assert states == {1: "done", 2: "done", 3: "damaged", 4: "waiting"}
+    assert runs_of(straxflow("runs", "--json", "--state", "done", "--mode", "led", away=True)[1]) == [2]
+    assert "by the state folder alone" in straxflow("runs", away=True)[1]
+
+
+def test_show_a_run_that_is_done(site: Site, straxflow: Straxflow) -> None:
+    code, found = straxflow("show", "1", "--json", "--verify")
+    assert (code, found["known"], found["rundb_problem"]) == (0, True, None)
+    assert found["row"]["state"] == found["state"]["state"] == "done"
+    names = {Path(r["path"]).relative_to(site.state().run("000001")).as_posix() for r in found["receipts"]}
+    assert names >= {"run.json", "live/transferred.json", "sums/stored.json", "released.json"}
+    assert all(r["receipt"]["run"] == "000001" for r in found["receipts"])
+    copies = {(c["kind"], c["product"]): c["there"] for c in found["copies"]}
+    assert copies == {
+        ("daq", "live"): "there", ("live", "live"): "verified",
+        ("staging", "raw"): "dropped", ("store", "raw"): "verified",
+        ("staging", "sums"): "dropped", ("store", "sums"): "verified",
+    }  # fmt: skip
+    entries = {(e["type"], e["host"]): e["there"] for e in found["entries"]}
+    assert entries[("raw", "testsite")] == entries[("live", "testsite")] == entries[("live", "test-daq")] == "there"
+    assert {a["step"] for a in found["attempts"]} >= {"transfer", "process", "checksum", "move_out"}
+    code, out = straxflow("show", "000001")
+    assert code == 0
+    for words in (
+        "state in the run database: done",
+        "state by receipts and attempts: done",
+        "read back: ",
+        "xxh128 of",
+    ):
+        assert words in out
+
+
+def test_show_tells_a_broken_copy_and_a_broken_receipt(site: Site, straxflow: Straxflow) -> None:
+    stored = next((site.folder / "store").glob("000001-sums-*")) / "sums"
+    receipt = site.state().run("000002") / "raw/stored.json"
+    words, text = stored.read_bytes(), receipt.read_text()
+    try:
+        stored.write_bytes(b"0" * len(words))
+        receipt.write_text(text[:50])
+        code, found = straxflow("show", "1", "--json", "--verify")
+        odd = [c for c in found["copies"] if c["there"] == "differs"]
+        assert (code, [(c["kind"], c["product"]) for c in odd]) == (1, [("store", "sums")])
+        assert "digest" in odd[0]["why"]
+        code, out = straxflow("show", "2")
+        assert (code, "raw/stored.json: not a valid receipt" in out) == (0, True)
+    finally:
+        stored.write_bytes(words)
+        receipt.write_text(text)
+
+
+def test_show_others(straxflow: Straxflow) -> None:
+    code, out = straxflow("show", "3")
+    assert code == 0
+    assert "state by receipts and attempts: damaged: transfer of live: " in out
+    assert "000003/live.transfer.attempts.log" in out
+    code, out = straxflow("show", "5")
+    assert (code, "malformed: run document of run 5: start" in out) == (0, True)
+    assert straxflow("tag", "odd", "6", "--reason", "a look")[0] == 0
+    code, out = straxflow("show", "6")
+    assert (code, "tags: abandon by ann" in out) == (0, True)
+    assert "what people did:" in out
+    assert "tag" in out and "a look" in out
+    assert "nothing of it in the state folder" in out
+    code, out = straxflow("show", "999")
+    assert (code, "run 000999: not known here; there is no run document of it" in out) == (1, True)
+    code, out = straxflow("show", "1-2")
+    assert (code, "expected one run, not 2" in out) == (2, True)
+    code, out = straxflow("show", "1", away=True)
+    assert (code, "run database: the run database at mongodb://127.0.0.1:9/" in out) == (0, True)
+    assert "state by receipts and attempts: done" in out
+
+
+def test_logs(site: Site, straxflow: Straxflow) -> None:
+    code, out = straxflow("logs", "3")
+    assert (code, "==> transfer of live, " in out) == (0, True)
+    assert "transfer of live, run 000003, begins" in out
+    code, found = straxflow("logs", "1", "sums", "--json", "-n", "2")
+    assert (code, [(f["product"], f["step"]) for f in found]) == (
+        0, [("sums", step) for step in ("process", "checksum", "move_out", "register")],
+    )  # fmt: skip
+    assert all(0 < len(f["lines"]) <= 2 for f in found)
+    assert found[0]["attempts"][0]["outcome"] == "ok"
+    code, out = straxflow("logs", "1", "--step", "process", "-n", "1")
+    assert (out.count("==>"), out.count("\n")) == (2, 6)
+    assert straxflow("logs", "6")[0] == 1
+    code, out = straxflow("logs", "1", "rax")
+    assert (code, "no product 'rax' (known: live, raw, sums)" in out) == (2, True)
+
+
+def test_logs_are_followed(site: Site) -> None:
+    log = site.state().folder / "logs/000009/raw.process.attempts.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("first\n")
+    out = site.folder / "followed"
+    words = ["straxflow", "logs", "--configfile", str(site.root / "config/config.yaml"), "000009", "--follow"]
+    with out.open("w") as file:
+        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=site.environment())
+    try:
+        wait_until(lambda: "first" in out.read_text())
+        with log.open("a") as more:
+            more.write("second\nhalf a ")
+            more.flush()
+            wait_until(lambda: "second" in out.read_text())
+            more.write("line\n")
+        (log.parent / "sums.process.attempts.log").write_text("of another\n")
+        wait_until(lambda: "half a line\n" in out.read_text() and "of another" in out.read_text())
+        assert out.read_text().count("second") == 1
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(log.parent)
