@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 from straxflow import actions
 from straxflow.cli import confirm
 from straxflow.cli.changes import run_words
+from straxflow.cli.private import run_private
 from straxflow.cli.site import Site, open_site
 from straxflow.cli.start import snakemake
+from straxflow.errors import UsageError
 from straxflow.extent import measure
 from straxflow.folders import open_store
 from straxflow.goals import goals, product_of
@@ -24,11 +26,14 @@ from straxflow.runlist import parse_runs
 DESCRIPTION = (
     "Makes products of the named runs and all that these need, whatever the runs' states and tags, by snakemake with\n"
     "this very profile: the same jobs as always, claimed like any other. What is stored already is said, with exit\n"
-    "code 0. A data type stands for the product that holds it."
+    "code 0. A data type stands for the product that holds it.\n"
+    "With --private the products are made in this very process, from live, staged or stored data of this site, into a\n"
+    "folder of one's own: for tests of new code, or of other settings."
 )
 EXAMPLES = (
     "straxflow --profile local process 932 --target events",
     "straxflow --profile stoomboot process 900-950 --target peaks --target events -n",
+    "straxflow --profile stoomboot process 932 --target events --private ~/test",
 )
 
 
@@ -43,6 +48,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="product or data type, may be given again (default: all that this site makes of a run)",
+    )
+    parser.add_argument(
+        "--private",
+        metavar="FOLDER",
+        help="make them here and now in a folder of yours, without snakemake, claim or database write",
+    )
+    parser.add_argument(
+        "--from-scratch", action="store_true", help="with --private: make them even if the same data are stored"
     )
     confirm.options(parser)
 
@@ -62,6 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Start snakemake for what is not stored yet."""
     site = open_site(arguments)
     products = list(dict.fromkeys(product_of(site.config, name) for name in _targets(arguments.targets)))
+    if arguments.private:
+        return run_private(arguments, site, products)
+    if arguments.from_scratch:
+        raise UsageError("--from-scratch is for --private; to make stored data again: straxflow redo")
     named = parse_runs(arguments.runs, site.config)
     with connect(site.config) as db:
         chosen, problems = choose(db, site.config, named)

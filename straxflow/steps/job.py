@@ -40,6 +40,8 @@ class Job:
     fence: Fence
     threads: int
     log_file: Path
+    other_staging: tuple[Path, ...] = ()
+    """More folders that may hold a source that is not stored yet; only read."""
 
     @property
     def from_scratch(self) -> bool:

@@ -71,14 +71,14 @@ def _source_folder(job: Job, scratch: Path) -> Path:
         return job.config.folders.live
     made = job.state.get(job.run, source, Processed)
     folders = [target.folder for target in made.targets.values()]
-    staging = job.config.folders.staging
-    if all((staging / folder).is_dir() for folder in folders):
-        _check_staged(staging, made, job.state.find(job.run, source, Checksums))
-        return staging
+    for staging in (job.config.folders.staging, *job.other_staging):
+        if all((staging / folder).is_dir() for folder in folders):
+            _check_staged(staging, made, job.state.find(job.run, source, Checksums))
+            return staging
     stored = job.state.find(job.run, source, Stored)
     if stored is None:
         raise StepFailed(
-            f"run {job.run}: the source {source} is neither in {staging} nor stored; make it again: "
+            f"run {job.run}: the source {source} is neither in {job.config.folders.staging} nor stored; make it again: "
             f"snakemake ... runs/{job.run}/{source}/{Processed.name} -R process"
         )
     store = open_store(job.config)

@@ -1,6 +1,7 @@
 """process and redo: what a person wants made of named runs, now, or once more."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from straxflow import actions
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
 from straxflow.rundb.client import connect
-from tests.site import Result, Site
+from tests.site import STRAX_PRODUCTS, Result, Site
 
 
 @pytest.fixture
@@ -135,3 +136,52 @@ def test_redo_leaves_a_claimed_run_alone(site: Site) -> None:
         assert "invocation b9 works on it" in refused.output
     assert site.dump_files() == before
     assert straxflow(site, "redo", "1", "--from", "nothing").code == 2
+
+
+def test_private_products_touch_nothing_of_the_site(site: Site) -> None:
+    site.take(1)
+    mine = site.folder / "mine"
+    early = straxflow(site, "process", "1", "--target", "sums", "--private", str(mine))
+    assert early.code == 1
+    assert "bring them first: straxflow process 000001 --target raw" in early.output
+    assert site.snakemake("runs/000001/raw/processed.json").code == 0
+    shutil.rmtree(mine)
+    before, files = site.dump_database(), site.dump_files()
+
+    for wrong in (site.folder / "staging", site.folder / "store/mine", site.folder / "state/online/mine"):
+        refused = straxflow(site, "process", "1", "--target", "sums", "--private", str(wrong))
+        assert refused.code == 2
+        assert "belongs to a site" in refused.output
+    planned = straxflow(site, "process", "1", "--target", "sums", "--private", str(mine), "-n")
+    assert "would make sums in" in planned.output
+    assert site.dump_files() == files
+
+    # raw is in the site's staging only, not checksummed, not stored
+    made = straxflow(site, "process", "1", "--target", "sums", "--private", str(mine))
+    assert made.code == 0, made.output
+    (folder,) = [path for path in mine.iterdir() if not path.name.startswith(".")]
+    assert folder.name.startswith("000001-sums-")
+    assert f"sums is in {folder.name}" in made.output
+    assert f"strax.DataDirectory('{mine}'" in made.output
+    again = straxflow(site, "process", "1", "--target", "sums", "--target", "raw", "--private", str(mine), "--json")
+    assert [one["to_make"] for one in as_json(again)["made"]] == [[], ["raw"]]
+    assert site.dump_database() == before
+    left = {name: seen for name, seen in site.dump_files().items() if not name.startswith("mine/")}
+    assert left == files
+    assert not list((mine / ".scratch").iterdir())
+
+
+def test_private_strax_data_are_those_of_the_site(site: Site) -> None:
+    site.configure(products={name: STRAX_PRODUCTS[name] for name in ("raw_records", "peaks")})
+    site.take(1, size_mb=1.0)
+    assert site.snakemake("runs/000001/live/transferred.json").code == 0
+    before = site.dump_database()
+    mine = site.folder / "mine"
+    made = straxflow(site, "process", "1", "--target", "peaks", "--private", str(mine))
+    assert made.code == 0, made.output
+    assert "making raw_records" in made.output
+    assert "000001-peaks-" in made.output
+    assert site.dump_database() == before
+    assert straxflow(site, "process", "1").code == 0
+    private = {name: digest for name, digest in site.products("mine").items() if not name.startswith(".")}
+    assert private == site.products()
