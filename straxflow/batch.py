@@ -18,6 +18,8 @@ OWNER = "STRAXFLOW_OWNER"
 CAMPAIGN = "STRAXFLOW_CAMPAIGN"
 KEPT = "STRAXFLOW_KEPT"
 """The batch whose leases a main process renews; its checkpoint claims for no other."""
+BATCH_TIME = "%Y%m%dT%H%M%S"
+"""What a batch id begins with: when its invocation began."""
 
 
 class BatchRun(BaseModel):
@@ -60,14 +62,13 @@ def campaign_name() -> str:
 
 def new_batch_id() -> str:
     """An id that no other invocation has."""
-    return now().strftime("%Y%m%dT%H%M%S") + "_" + uuid.uuid4().hex[:6]
+    return now().strftime(BATCH_TIME) + "_" + uuid.uuid4().hex[:6]
 
 
 def ensure_batch_id() -> str:
     """The id of this invocation: made once in the main process, inherited by its jobs through the environment."""
-    if BATCH not in os.environ:
-        os.environ[BATCH] = new_batch_id()
-        os.environ[OWNER] = Owner.current().token()
+    os.environ.setdefault(BATCH, new_batch_id())
+    os.environ.setdefault(OWNER, Owner.current().token())
     return os.environ[BATCH]
 
 

@@ -60,7 +60,11 @@ class Owner:
     @classmethod
     def current(cls) -> Self:
         """This process."""
-        pid = os.getpid()
+        return cls.of(os.getpid())
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """A process of this host."""
         return cls(this_host(), boot_id(), pid, process_start(pid) or 0)
 
     @classmethod

@@ -92,22 +92,38 @@ def _ran_out_of_memory(log: Path) -> bool:
     return bool(re.search(r"slurmstepd\S*: error: .*(exceeded (job )?memory limit|oom.kill|OOM Killed)", said))
 
 
-def cancel_jobs(batch: str) -> None:
-    """Cancel what an invocation that has ended left in Slurm: its jobs carry its batch in their names."""
-    if not shutil.which("squeue"):
-        return
+def jobs_of(batch: str) -> list[str] | None:
+    """The jobs, waiting or running, that an invocation has in Slurm now; None if Slurm does not answer."""
     try:
         listed = subprocess.run(
             ["squeue", "--noheader", "--me", "--format=%i %j"],
             capture_output=True, text=True, timeout=30, check=True,
         ).stdout  # fmt: skip
-        prefix = f"{JOB_PREFIX}{batch}_"
-        rows = (line.split(maxsplit=1) for line in listed.splitlines())
-        jobs = [row[0] for row in rows if len(row) == 2 and row[1].startswith(prefix)]
-        if jobs:
-            log.warning("cancelling %d batch jobs that invocation %s left", len(jobs), batch)
-            subprocess.run(["scancel", *jobs], timeout=60, check=True, capture_output=True)
     except (subprocess.SubprocessError, OSError) as error:
+        log.debug("squeue: %s", error)
+        return None
+    prefix = f"{JOB_PREFIX}{batch}_"
+    rows = (line.split(maxsplit=1) for line in listed.splitlines())
+    return [row[0] for row in rows if len(row) == 2 and row[1].startswith(prefix)]
+
+
+def cancel_jobs(batch: str) -> bool:
+    """Cancel what an invocation that has ended left in Slurm: its jobs carry its batch in their names.
+
+    Returns:
+        False if Slurm is here, but does not answer or refuses.
+    """
+    if not shutil.which("squeue"):
+        return True
+    jobs = jobs_of(batch)
+    refused = "Slurm does not answer" if jobs is None else None
+    if jobs:
+        log.warning("cancelling %d batch jobs that invocation %s left", len(jobs), batch)
+        try:
+            subprocess.run(["scancel", *jobs], timeout=60, check=True, capture_output=True)
+        except (subprocess.SubprocessError, OSError) as error:
+            refused = str(error)
+    if refused and os.environ.get(SLURM):
         # the fence makes leftover jobs harmless; cancelling them only saves their time
-        if os.environ.get(SLURM):
-            log.warning("batch jobs of %s could not be cancelled: %s", batch, error)
+        log.warning("batch jobs of %s could not be cancelled: %s", batch, refused)
+    return refused is None

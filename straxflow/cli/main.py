@@ -24,6 +24,7 @@ examples:
 COMMANDS = {
     "init": "make the site's folders, their identity markers and the database's indexes",
     "check": "is everything in order? One line each",
+    "watch": "keep the site going without a person",
     "status": "how every run stands, what failed and why",
     "process": "make products of named runs now",
     "redo": "do steps of runs again",

@@ -20,6 +20,7 @@ from straxflow.config.sections.selection import Claim, Runs
 from straxflow.config.sections.shadow import Shadow
 from straxflow.config.sections.states import History, States, Sync
 from straxflow.config.sections.steps import Release, Strax, Transfer
+from straxflow.config.sections.watch import Watch
 
 
 class Config(Section):
@@ -60,6 +61,7 @@ class Config(Section):
     sync: Sync = Sync()
     dashboard: Dashboard = Dashboard()
     resources: StepResources = StepResources()
+    watch: Watch = Watch()
 
     @field_validator("run_id")
     @classmethod

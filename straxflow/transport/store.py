@@ -9,7 +9,7 @@ from pathlib import Path
 
 from straxflow.digests import Difference, Manifest, describe, verify_tree
 from straxflow.errors import ConfigError, Damaged, StepFailed
-from straxflow.fsio import DIFFERS, incoming_name, is_incoming_of, owner_is_dead, token
+from straxflow.fsio import DIFFERS, INCOMING, incoming_name, is_incoming_of, owner_is_dead, token
 from straxflow.transport import ssh
 
 Tolerate = Callable[[Difference], bool]
@@ -156,9 +156,16 @@ class Store(ABC):
         self._rename(name, hidden)
         return hidden
 
-    def reap(self) -> list[str]:
-        """Remove all incoming folders whose owner is provably dead; returns their names."""
-        dead = [n for n in self.names() if n.startswith(".incoming-") and owner_is_dead(n)]
+    def reap(self, only_replaced: bool = False) -> list[str]:
+        """Remove the incoming folders whose owner is provably dead; returns their names.
+
+        With `only_replaced`, only of products that stand in the store now: what arrived of others serves the next
+        attempt.
+        """
+        names = set(self.names())
+        dead = [n for n in sorted(names) if n.startswith(INCOMING) and owner_is_dead(n)]
+        if only_replaced:
+            dead = [n for n in dead if n.removeprefix(INCOMING).rsplit("~", 5)[0] in names]
         for name in dead:
             self._drop(name)
         return dead

@@ -1,0 +1,48 @@
+"""After an invocation that did not end by itself: what it left is stopped, and its runs are given back."""
+
+from __future__ import annotations
+
+import logging
+
+from straxflow import attempts, claimfile
+from straxflow.config import Config
+from straxflow.orphans import stop_processes
+from straxflow.plan import standing
+from straxflow.receipts import State
+from straxflow.rundb.claims import Claimer
+from straxflow.rundb.client import RunDb
+from straxflow.rundb.pending import readable
+from straxflow.slurm import cancel_jobs
+from straxflow.watch.invocations import Running
+
+log = logging.getLogger(__name__)
+
+
+def stop_leftovers(running: Running) -> bool:
+    """Stop local and batch jobs of an invocation that is dead; False if Slurm has to be asked again later."""
+    if not running.owner.is_dead():
+        return True
+    stop_processes(running.batch)
+    return cancel_jobs(running.batch)
+
+
+def give_back(db: RunDb, config: Config, state: State, campaign: str, running: Running) -> list[str]:
+    """Give back what a dead invocation still holds: done, or as it was before, for it was not the runs' fault.
+
+    Returns:
+        the runs.
+    """
+    claimer = Claimer(db, config, campaign, running.batch, running.owner)
+    given = []
+    for run in readable(claimer.held(), config, campaign, log.warning):
+        token = int(run.campaign(campaign)["token"])
+        attempts.complete_open(state, run.id, running.batch)
+        claim = claimfile.read(state, run.id)
+        mine = claim is not None and claim.token == token
+        stands = standing(config, state, run.id, run.facts.mode, since=claim.made) if claim and mine else None
+        if stands and stands.state == "done":
+            claimer.release(run.object_id, token, stands)
+        else:
+            claimer.undo(run.object_id, token)
+        given.append(run.id)
+    return given
