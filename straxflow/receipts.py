@@ -52,6 +52,7 @@ class RunFacts(Receipt):
     source: str | None = None
     daq_config: dict[str, Any] = {}
     rate: dict[str, Any] = {}
+    experiment: str | None = None
 
     @property
     def seconds(self) -> float:

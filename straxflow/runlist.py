@@ -12,7 +12,7 @@ from straxflow.config import Config
 from straxflow.errors import StraxflowError, UsageError
 from straxflow.receipts import State
 from straxflow.rundb.client import Document
-from straxflow.rundb.rundoc import HIGHEST, Malformed, query_for
+from straxflow.rundb.rundoc import HIGHEST, Malformed, query_for, told_by_more_than_number
 
 FORMS = "a number (932), a run id, a range (900-950), or @FILE with one of these a line"
 
@@ -142,8 +142,8 @@ def _one(word: str, config: Config) -> Word:
     # what begins with 0 was written as a run id, so it must be one
     if digits and (word == "0" or word[0] != "0"):
         one = _numbered(word, word, word)
-        told_by_number = not re.search(r"\{(name|mode)", config.run_id)
-        made = config.run_id.format(number=one.low, experiment=config.experiment) if told_by_number else None
+        known = not told_by_more_than_number(config)
+        made = config.run_id.format(number=one.low, experiment=config.experiment) if known else None
         return replace(one, id=made)
     if both := re.fullmatch(r"([0-9]+)-([0-9]+)", word):
         return _numbered(word, both[1], both[2])

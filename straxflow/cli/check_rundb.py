@@ -10,7 +10,7 @@ from itertools import islice
 
 from straxflow.cli import indexes
 from straxflow.cli.site import Site
-from straxflow.cli.verdict import Check, Verdict, ok, warning
+from straxflow.cli.verdict import Check, Verdict, failed, ok, warning
 from straxflow.config import Config
 from straxflow.rundb.client import RunDb, connect
 from straxflow.rundb.pending import candidates, malformed_numbers, scope
@@ -28,6 +28,9 @@ def checks(site: Site) -> list[Check]:
 def _database(site: Site) -> Iterator[Verdict]:
     settings = site.config.rundb
     with connect(site.config) as db:
+        if db.client is None:
+            yield from _folders(db, site)
+            return
         skew, latency = _clock(db)
         version = db.client.server_info().get("version", "?")
         through = f" through {settings.tunnel.ssh}" if settings.tunnel else ""
@@ -43,6 +46,22 @@ def _database(site: Site) -> Iterator[Verdict]:
         yield _indexes(db, site.campaign)
         yield from _runs(db, site)
         yield _modes(db, site.config)
+
+
+def _folders(db: RunDb, site: Site) -> Iterator[Verdict]:
+    """Where a file and the DAQ's folders stand for the database."""
+    from straxflow.rundb.folders import discovery_of
+
+    known = db.runs.count_documents({})
+    yield ok("run file", f"{db.runs.full_name}: {known} runs, with those in the DAQ's folders")
+    problems = discovery_of(site.config).problems
+    if problems:
+        more = f"\nand {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+        yield failed("discovery", "\n".join(problems[:NAMED]) + more, "these runs are not found until then")
+    else:
+        yield ok("discovery", "all folders were read")
+    yield from _runs(db, site)
+    yield _modes(db, site.config)
 
 
 def _clock(db: RunDb) -> tuple[float, float]:

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     site = open_site(arguments)
     dry = arguments.dry_run
     done = True
-    for part in (_folders, _indexes):
+    for part in (_folders, _run_file if site.config.rundb.kind == "folders" else _indexes):
         try:
             made = part(site, dry)
         except (StraxflowError, OSError) as error:
@@ -65,6 +65,14 @@ def _lacks(check: Callable[[], None]) -> bool:
     except StraxflowError:
         return True
     return False
+
+
+def _run_file(site: Site, dry: bool) -> list[str]:
+    """file of runs"""
+    from straxflow.rundb.folders import create, file_of
+
+    file = file_of(site.config)
+    return [] if file.exists() or not (dry or create(site.config)) else [f"file of runs: {file}"]
 
 
 def _indexes(site: Site, dry: bool) -> list[str]:

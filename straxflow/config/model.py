@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from straxflow.config.sections.base import LIVE, STEPS, Name, Section, Step
 from straxflow.config.sections.dashboard import Dashboard
+from straxflow.config.sections.discovery import Discovery
 from straxflow.config.sections.failures import Failures, Hooks
 from straxflow.config.sections.places import Daq, Folders, RunDb, Store
 from straxflow.config.sections.products import Product
@@ -28,6 +29,11 @@ class Config(Section):
 
     site: Name = Field(description="Name of this site, in markers, receipts and data entries.")
     experiment: str = Field("", description="Name of the experiment, for the run id template.")
+    experiments: Literal["ALL"] | list[str] = Field(
+        [],
+        description="Several experiments instead: names, or patterns with * and ?; `ALL` is all. Their run documents "
+        "tell by `experiment` to which they belong; the run id template must hold {experiment}.",
+    )
     run_id: str = Field(
         "{number:06d}",
         description="Template of the run id; {number}, {name}, {experiment} and {mode}; no dashes.",
@@ -41,6 +47,7 @@ class Config(Section):
     store: Store
     rundb: RunDb = RunDb()
     daq: Daq
+    discovery: Discovery = Discovery()
     runs: Runs
     products: dict[Name, Product] = Field(min_length=1, description="The products, by name.")
     transfer: Transfer = Transfer()
@@ -75,6 +82,22 @@ class Config(Section):
         if "{number" not in template and "{name" not in template:
             raise ValueError("must contain {number} or {name}, or all runs would share an id")
         return template
+
+    @model_validator(mode="after")
+    def _experiments_fit(self) -> Self:
+        errors = []
+        if self.experiments and "{experiment" not in self.run_id:
+            errors.append("run_id: must contain {experiment}, or runs of several experiments would share an id")
+        if self.experiments and self.rundb.kind == "folders" and "{experiment}" not in str(self.daq.folder):
+            errors.append("daq.folder: must contain {experiment}: each experiment has a folder of its own")
+        for path in (str(self.daq.folder), self.daq.run_folder):
+            try:
+                path.format(run="run", number=932, experiment="exp")
+            except (KeyError, IndexError, ValueError) as error:
+                errors.append(f"daq: {path!r} is no template of a run's folder: {error}")
+        if errors:
+            raise ValueError("\n".join(errors))
+        return self
 
     @field_validator("steps", "head_node")
     @classmethod
@@ -155,6 +178,12 @@ class Config(Section):
     def consumers(self, source: str, mode: str) -> list[str]:
         """Products of a run of this mode that are made from `source`."""
         return [name for name in self.products_for(mode) if self.products[name].source == source]
+
+    def selects_experiment(self, name: str) -> bool:
+        """Whether runs of this experiment are worked on."""
+        if self.experiments == "ALL" or not self.experiments:
+            return True
+        return any(fnmatchcase(name, pattern) for pattern in self.experiments)
 
     def selects_mode(self, mode: str) -> bool:
         """Whether runs of this mode are worked on."""

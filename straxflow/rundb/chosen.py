@@ -12,7 +12,18 @@ from straxflow.rundb.pending import scope
 from straxflow.rundb.rundoc import Malformed, campaign_part, make_run_id, status_field, status_of
 from straxflow.runlist import RunList
 
-FIELDS = ["number", "name", "mode", "start", "end", "tags", "processing_status", "processing_failed", "straxflow"]
+FIELDS = [
+    "number",
+    "name",
+    "experiment",
+    "mode",
+    "start",
+    "end",
+    "tags",
+    "processing_status",
+    "processing_failed",
+    "straxflow",
+]
 
 
 @dataclass(frozen=True)

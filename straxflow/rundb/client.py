@@ -12,6 +12,7 @@ from typing import Any
 from bson.codec_options import CodecOptions
 from pymongo import MongoClient
 from pymongo.collection import Collection
+from pymongo.database import Database
 from pymongo.errors import (
     ConnectionFailure,
     OperationFailure,
@@ -27,17 +28,26 @@ Document = dict[str, Any]
 
 @dataclass
 class RunDb:
-    """An open connection to the collection of run documents. Times are UTC-aware."""
+    """An open connection to the collection of run documents (no `client` where they stand in a file). Times are
+    UTC-aware.
+    """
 
-    client: MongoClient[Document]
+    client: MongoClient[Document] | None
     runs: Collection[Document]
 
     def ours(self, name: str) -> Collection[Document]:
         """A collection of straxflow's own, beside that of the run documents: `straxflow_<name>`."""
         return self.runs.database.get_collection(f"straxflow_{name}", codec_options=self.runs.codec_options)
 
+    def database(self, name: str | None) -> Database[Document]:
+        """Another database of the same server; the one of the run documents if there is no name, or no server."""
+        return self.client[name] if name and self.client is not None else self.runs.database
+
     def now(self) -> datetime:
-        """The database's clock, by which leases are judged."""
+        """The database's clock, by which leases are judged; to the millisecond, as documents hold times."""
+        if self.client is None:
+            here = datetime.now(UTC)
+            return here.replace(microsecond=here.microsecond // 1000 * 1000)
         # the older name of `hello`, which every server answers
         reply = self.client.admin.command("isMaster")
         moment: datetime = reply["localTime"]
@@ -46,13 +56,19 @@ class RunDb:
 
 @contextmanager
 def connect(config: Config) -> Iterator[RunDb]:
-    """Connect to the run database, through the tunnel if there is one.
+    """Connect to the run database, through the tunnel if there is one, or to the file that stands for it.
 
     Raises:
         RunDbError: if it is away, refuses, or fails while it is used.
         ConfigError: if the password file is missing or open to others.
     """
     settings = config.rundb
+    if settings.kind == "folders":
+        # what it needs is imported by those who use it
+        from straxflow.rundb.folders import open_runs
+
+        yield RunDb(None, open_runs(config))
+        return
     port = shared_port() if settings.tunnel else None
     tunnel = Tunnel(settings.tunnel, settings.timeout_s) if settings.tunnel and not port else None
     uri = settings.uri

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import heapq
 import logging
 from collections import Counter
@@ -52,6 +53,8 @@ def scope(config: Config) -> Document:
     if config.runs.numbers is not None:
         number["$in"] = config.runs.numbers
     query: Document = {"number": number, "tags.name": {"$nin": config.runs.skip_tags}}
+    if config.experiments and config.experiments != "ALL":
+        query["experiment"] = {"$regex": "|".join(map(fnmatch.translate, config.experiments))}
     if config.runs.detectors:
         query["detectors"] = {"$in": config.runs.detectors}
     return query
@@ -92,7 +95,7 @@ def candidates(
     within = scope(config)
     either = {"$or": _wanted(config, campaign, now)}
     streams = [_newest_first(db, {**within, **either}, either, campaign), _abandoned(db, config, campaign, within)]
-    for _, document, branch in _told_once(db, heapq.merge(*streams, key=lambda item: -item[0]), problem):
+    for _, document, branch in _told_once(db, config, heapq.merge(*streams, key=lambda item: -item[0]), problem):
         run = _ready(document, config, campaign, now, problem)
         if run is not None:
             token = run.campaign(campaign).get("token")
@@ -140,7 +143,7 @@ def anything_due(db: RunDb, config: Config, campaign: str, alive: Collection[str
         if not (claim := campaign_part(document, campaign).get("claim"))
         or claim_lapsed(claim, now, config.claim.lease_s)
     )
-    for _, document, _ in _told_once(db, found, lambda _: None, block=20):
+    for _, document, _ in _told_once(db, config, found, lambda _: None, block=20):
         run = _ready(document, config, campaign, now, lambda _: None)
         if run is not None:
             switch = read_switch(db, config)
@@ -185,14 +188,14 @@ def malformed_numbers(db: RunDb) -> list[str]:
 
 
 def _projection(campaign: str) -> dict[str, int]:
-    fields = "number name start end mode detectors source tags daq_config rate processing_status"
+    fields = "number name experiment start end mode detectors source tags daq_config rate processing_status"
     return dict.fromkeys([*fields.split(), "straxflow"], 1)
 
 
 def _few_fields(campaign: str) -> dict[str, int]:
     """What it takes to tell whether a run would be claimed."""
     claim = [f"straxflow.{campaign}.claim.{name}" for name in ("owner", "renewed", "lease_s")]
-    return dict.fromkeys(["number", "name", "start", "end", "mode", *claim], 1)
+    return dict.fromkeys(["number", "name", "experiment", "start", "end", "mode", *claim], 1)
 
 
 Found = tuple[int, Document, Document]
@@ -205,20 +208,24 @@ def _newest_first(db: RunDb, query: Document, branch: Document, campaign: str) -
 
 
 def _told_once(
-    db: RunDb, found: Iterable[Found], problem: Callable[[str], None], block: int = BLOCK
+    db: RunDb, config: Config, found: Iterable[Found], problem: Callable[[str], None], block: int = BLOCK
 ) -> Iterator[Found]:
-    """Pass over numbers that several documents have, whatever state the others are in."""
+    """Pass over numbers that several documents (of an experiment) have, whatever state the others are in."""
     rows = iter(found)
-    told = set[int]()
+    told = set[tuple[object, int]]()
+
+    def key(document: Document) -> tuple[object, int]:
+        return (document.get("experiment") if config.experiments else None, document["number"])
+
     # looked up block by block: a query for each run would take longer than all the others
     while some := list(islice(rows, block)):
         wanted = {"number": {"$in": [number for number, _, _ in some]}}
-        times = Counter(document["number"] for document in db.runs.find(wanted, {"number": 1}))
+        times = Counter(map(key, db.runs.find(wanted, {"number": 1, "experiment": 1})))
         for number, document, branch in some:
-            if number in told:
+            if key(document) in told:
                 continue
-            told.add(number)
-            if times[number] == 1:
+            told.add(key(document))
+            if times[key(document)] == 1:
                 yield number, document, branch
             else:
                 problem(f"run {number}: two run documents have this number; remove the wrong one, it is passed over")

@@ -13,6 +13,7 @@ from straxflow.config import Config
 from straxflow.errors import RunDbError
 from straxflow.receipts import RunFacts
 from straxflow.rundb.client import Document
+from straxflow.rundb.template import read_backwards
 
 ONLINE = "online"
 HIGHEST = 2**63 - 1
@@ -118,6 +119,7 @@ def parse(document: Document, config: Config, campaign: str) -> Run:
         source=source.get("type") if isinstance(source, Mapping) else None,
         daq_config=_plain({key: daq_config[key] for key in DAQ_FIELDS if key in daq_config}),
         rate=_plain(rate) if isinstance(rate, Mapping) else {},
+        experiment=experiment_of(document, config, label) or None,
     )
     tags = tuple(str(t["name"]) for t in document.get("tags") or [] if isinstance(t, Mapping) and "name" in t)
     return Run(run_id, document["_id"], facts, status_of(document, campaign, config), tags, document)
@@ -132,7 +134,7 @@ def make_run_id(document: Mapping[str, Any], config: Config, label: str) -> str:
     fields = {
         "number": document.get("number"),
         "name": document.get("name"),
-        "experiment": config.experiment,
+        "experiment": experiment_of(document, config, label),
         "mode": document.get("mode"),
     }
     try:
@@ -144,46 +146,55 @@ def make_run_id(document: Mapping[str, Any], config: Config, label: str) -> str:
     return run_id
 
 
+def experiment_of(document: Mapping[str, Any], config: Config, label: str) -> str:
+    """The experiment that a run belongs to; with several ones its document tells.
+
+    Raises:
+        Malformed: if it does not.
+    """
+    if not config.experiments:
+        return config.experiment
+    name = document.get("experiment")
+    if not isinstance(name, str) or not name:
+        raise Malformed(f"{label}: experiment: expected a name, as there are several, found {name!r}")
+    return name
+
+
 def query_for(run_id: str, config: Config) -> Document:
     """The query that finds the run document of a run id (the template read backwards).
 
     Raises:
         Malformed: if the id does not fit the template.
     """
-    pattern = ""
-    for part in re.split(r"(\{[^}]*\})", config.run_id):
-        name = re.match(r"\{(\w+)", part)
-        if not name:
-            pattern += re.escape(part)
-        elif name[1] == "experiment":
-            pattern += re.escape(config.experiment)
-        elif f"(?P<{name[1]}>" in pattern:
-            pattern += f"(?P={name[1]})"
-        else:
-            pattern += rf"(?P<{name[1]}>{r'[0-9]+' if name[1] == 'number' else r'[A-Za-z0-9_]+?'})"
-    match = re.fullmatch(pattern, run_id)
-    found = match.groupdict() if match else {}
+    found = read_backwards(config.run_id, run_id, {} if config.experiments else {"experiment": config.experiment})
+    if not found or not config.selects_experiment(found.get("experiment", "")):
+        raise _not_an_id(run_id, config)
     # int() refuses thousands of digits
-    if not match or len(found.get("number", "").lstrip("0")) > len(str(HIGHEST)):
+    if len(found.get("number", "").lstrip("0")) > len(str(HIGHEST)):
         raise _not_an_id(run_id, config)
     if "number" not in found:
         return {"name": found["name"]}
     number = int(found["number"])
-    fields = {"number": number, "name": found.get("name"), "mode": found.get("mode")}
-    right = config.run_id.format(experiment=config.experiment, **fields)
+    fields = {"experiment": config.experiment, "name": None, "mode": None, **found, "number": number}
+    right = config.run_id.format(**fields)
     if right != run_id or number > HIGHEST:
         raise _not_an_id(run_id, config, right if number <= HIGHEST else None)
-    return {"number": number}
+    return {"number": number, "experiment": found["experiment"]} if config.experiments else {"number": number}
+
+
+def told_by_more_than_number(config: Config) -> bool:
+    """Whether a run's number alone does not tell its id."""
+    return bool(config.experiments or re.search(r"\{(name|mode)", config.run_id))
 
 
 def _not_an_id(run_id: str, config: Config, meant: str | None = None) -> Malformed:
     """The error that names an id which is none, with the right one where it can be guessed."""
     digits = re.findall(r"[0-9]+", run_id)
-    if meant is None and digits and len(digits[-1]) < 19 and not re.search(r"\{(name|mode)", config.run_id):
+    if meant is None and digits and len(digits[-1]) < 19 and not told_by_more_than_number(config):
         meant = config.run_id.format(number=int(digits[-1]), experiment=config.experiment)
     if meant is not None:
         return Malformed(f"{run_id!r} is no run id of this experiment; did you mean {meant!r}?")
-    example = config.run_id.format(number=932, name="name", experiment=config.experiment, mode="mode")
+    example = config.run_id.format(number=932, name="name", experiment=config.experiment or "experiment", mode="mode")
     return Malformed(f"{run_id[:80]!r} is no run id of this experiment (they look like {example!r})")
 
 

@@ -68,8 +68,7 @@ def set_switch(db: RunDb, config: Config, position: Position, reason: str | None
 
 def _collection(db: RunDb, config: Config) -> Collection[Document]:
     settings = config.rundb.switch
-    database = db.client[settings.database] if settings.database else db.runs.database
-    return database.get_collection(settings.collection, codec_options=db.runs.codec_options)
+    return db.database(settings.database).get_collection(settings.collection, codec_options=db.runs.codec_options)
 
 
 def _text(document: Mapping[str, Any], key: str) -> str | None:

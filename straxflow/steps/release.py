@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from straxflow.config import LIVE
+from straxflow.daqfolder import run_place
 from straxflow.digests import describe, verify_tree
 from straxflow.errors import StepFailed
 from straxflow.folders import open_store
@@ -23,7 +24,7 @@ from straxflow.steps.job import Job, Step, log
 from straxflow.steps.move_out import only_times_differ
 from straxflow.steps.register import entries_of
 from straxflow.transport import open_store as open_store_at
-from straxflow.transport.rsync import Place, Rsync
+from straxflow.transport.rsync import Rsync
 
 
 def release(job: Job) -> Released:
@@ -135,9 +136,9 @@ class _Release:
         if self._whole_at_daq is None:
             daq, run = self.job.config.daq, self.job.run
             received = self.job.state.get(run, LIVE, Transferred)
-            if MARKER in open_store_at(daq.folder, daq.ssh, daq.ssh_options).names():
+            place = run_place(self.job.config, self.job.state.facts(run))
+            if MARKER in open_store_at(Path(place.path).parent, daq.ssh, daq.ssh_options).names():
                 raise StepFailed(f"run {run}: daq.folder carries straxflow's own marker: it is no other copy")
-            place = Place(str(daq.folder / run), daq.ssh)
             at_daq = Rsync(place, ["-a"], daq.ssh_options, log=log.info).digests(24 * 3600)
             if differences := received.manifest.differences(at_daq):
                 raise StepFailed(

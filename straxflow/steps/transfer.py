@@ -7,6 +7,7 @@ import socket
 import time
 from pathlib import Path
 
+from straxflow.daqfolder import run_place
 from straxflow.digests import Manifest, hash_tree
 from straxflow.errors import Damaged, StepFailed
 from straxflow.fsio import incoming_name, is_incoming_of, owner_is_dead, remove_tree
@@ -62,7 +63,7 @@ def transfer(job: Job) -> Transferred:
 
 
 def _source(job: Job) -> Place:
-    return Place(str(job.config.daq.folder / job.run), job.config.daq.ssh)
+    return run_place(job.config, job.state.facts(job.run))
 
 
 def _bring_whole(job: Job, facts: RunFacts, incoming: Path, links: list[Path]) -> tuple[Manifest, float]:

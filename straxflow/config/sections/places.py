@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -58,8 +59,13 @@ class Switch(Section):
 
 
 class RunDb(Section):
-    """The run database (MongoDB)."""
+    """The run database: MongoDB, or, without one, what is found in the DAQ's folders (`discovery`)."""
 
+    kind: Literal["mongodb", "folders"] = Field(
+        "mongodb",
+        description="`folders`: no database is needed; runs are discovered in `daq.folder`, and what would stand in "
+        "their documents stands in the file `runs.sqlite` of the state folder.",
+    )
     uri: str = Field(
         "mongodb://localhost:27017/",
         description="Without a password; with a tunnel, its host and port are replaced.",
@@ -88,6 +94,12 @@ class Daq(Section):
     """The DAQ's disk."""
 
     host: str = Field(description="The `host` of the DAQ's live data entries in the run documents.")
-    folder: Path = Field(description="Folder there that holds one folder a run.")
+    folder: Path = Field(description="Folder there that holds one folder a run; may contain {experiment}.")
+    run_folder: str = Field(
+        "{run}",
+        pattern=r"^[^/]+$",
+        description="Name of a run's folder there: a template of {run} (the run id), {number} and {experiment}, e.g. "
+        "`r{number:04d}`.",
+    )
     ssh: str | None = Field(None, description="[user@]host; absent: the folder is mounted here.")
     ssh_options: list[str] = Field([], description="Options for ssh, e.g. ['-p', '2222', '-i', 'key'].")
