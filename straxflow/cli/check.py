@@ -13,7 +13,7 @@ from rich.text import Text
 
 from straxflow.cli import check_disks, check_programs, check_rundb, check_strax
 from straxflow.cli.site import Site, open_site
-from straxflow.cli.verdict import Check, Verdict, ok, reach
+from straxflow.reports.verdict import Check, Verdict, ok, reach
 
 _COLOURS = {"ok": "green", "warning": "yellow", "FAILED": "bold red"}
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from straxflow.cli.site import Site
-from straxflow.cli.verdict import Check, Verdict, failed, ok
 from straxflow.errors import StepFailed
+from straxflow.reports.verdict import Check, Verdict, failed, ok
 from straxflow.transport import ssh
 
 SSH_S = 20

@@ -10,8 +10,8 @@ from itertools import islice
 
 from straxflow.cli import indexes
 from straxflow.cli.site import Site
-from straxflow.cli.verdict import Check, Verdict, failed, ok, warning
 from straxflow.config import Config
+from straxflow.reports.verdict import Check, Verdict, failed, ok, warning
 from straxflow.rundb.client import RunDb, connect
 from straxflow.rundb.pending import candidates, malformed_numbers, scope
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from straxflow.cli import strax_python
 from straxflow.cli.site import Site
-from straxflow.cli.verdict import Check, Verdict, ok
 from straxflow.config import LIVE, Config
+from straxflow.reports.verdict import Check, Verdict, ok
 
 # numba and its plugins are slow to import from a cold disk
 TIMEOUT_S = 120

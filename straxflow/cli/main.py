@@ -31,6 +31,7 @@ COMMANDS = {
     "runs": "the runs by state, mode, number, time: one line each",
     "show": "everything about a run",
     "logs": "what the steps of a run said",
+    "health": "one line and an exit code for a monitor",
     "tag": "give runs a tag",
     "untag": "take a tag from runs",
     "retry": "failed runs are pending again",

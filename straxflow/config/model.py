@@ -14,6 +14,7 @@ from straxflow.config.sections.base import LIVE, STEPS, Name, Section, Step
 from straxflow.config.sections.dashboard import Dashboard
 from straxflow.config.sections.discovery import Discovery
 from straxflow.config.sections.failures import Failures, Hooks
+from straxflow.config.sections.health import Health
 from straxflow.config.sections.places import Daq, Folders, RunDb, Store
 from straxflow.config.sections.products import Product
 from straxflow.config.sections.resources import StepResources
@@ -67,6 +68,7 @@ class Config(Section):
     history: History = History()
     sync: Sync = Sync()
     dashboard: Dashboard = Dashboard()
+    health: Health = Health()
     resources: StepResources = StepResources()
     watch: Watch = Watch()
 

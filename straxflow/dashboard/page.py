@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any
 
 from straxflow.cli.site import Site
-from straxflow.dashboard import disks
 from straxflow.dashboard.cells import Progress, Watched, columns
 from straxflow.dashboard.database import DatabaseView, look, rows
 from straxflow.dashboard.documents import RunRow
@@ -23,6 +22,7 @@ from straxflow.folders import marker_site
 from straxflow.fsio import check_marker
 from straxflow.plan import STATE_AFTER, standing
 from straxflow.receipts import now
+from straxflow.reports import disks
 from straxflow.rundb.client import connect
 from straxflow.rundb.tunnel import Tunnel
 

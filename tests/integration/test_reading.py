@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from straxflow.cli import main
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
+from straxflow.owner import Owner
 from tests.site import ROOT, Site, wait_until
 
 Straxflow = Callable[..., tuple[int, Any]]
@@ -227,3 +228,63 @@ def test_logs_are_followed(site: Site) -> None:
         process.terminate()
         process.wait()
         shutil.rmtree(log.parent)
+
+
+def test_health_in_one_line(site: Site, straxflow: Straxflow) -> None:
+    code, out = straxflow("health", "--watcher", "none", "--pending", ":", "--free", ":")
+    assert (code, out.count("\n")) == (1, 1)
+    assert out.startswith("WARNING: 1 run left to a person (straxflow stuck); run database answers")
+    assert "left=1;1;" in out.partition(" | ")[2]
+    assert "state_disk=" in out
+    # what the site configured, and what an option says over it
+    assert straxflow("health", "--watcher", "none", "--left", "2:", "--free", ":")[0] == 0
+    code, out = straxflow("health", "--watcher", "none", "--left", ":1", "--free", ":")
+    assert (code, out.startswith("CRITICAL: 1 run left to a person")) == (2, True)
+    assert straxflow("health", "--watcher", "none", "--left", ":", "--free", "101:")[1].startswith("WARNING: state")
+    code, out = straxflow("health", "--left", ":", "--free", ":")
+    assert (code, "CRITICAL: no watcher has ever run here" in out) == (2, True)
+    code, out = straxflow("health", "--watcher", "none", "--left", ":", "--free", ":", "--quiet", "0s:")
+    assert (code, "WARNING: a run has been taken for " in out) == (1, True)
+    code, out = straxflow("health", "--left", "few")
+    assert (code, out) == (3, "UNKNOWN: straxflow: --left few: expected a number\n")
+
+
+def test_health_of_a_watcher_and_of_what_waits(site: Site, straxflow: Straxflow) -> None:
+    calm = ("--left", ":", "--free", ":", "--json")
+    watchers = site.client[site.database]["straxflow_watchers"]
+    moment = datetime.now(UTC)
+    lease = {"_id": "testsite/online", "site": "testsite", "campaign": "online", "renewed": moment, "lease_s": 60}
+
+    def sign(part: str, *words: str) -> tuple[str, str]:
+        found = straxflow("health", *calm, *words)[1]["signs"]
+        return next((s["level"], s["text"]) for s in found if s["part"] == part)
+
+    try:
+        watchers.insert_one({**lease, "owner": {**Owner.current().as_dict(), "host": "elsewhere"}})
+        assert sign("watcher") == ("ok", "watcher seen 0 s ago") or sign("watcher")[0] == "ok"
+        for changes, told in (
+            ({"owner": {**Owner.current().as_dict(), "start": 1}}, "is dead"),
+            ({"renewed": moment - timedelta(hours=1)}, "silent for 60 min"),
+            ({"owner": None}, "no watcher: the last one ended"),
+        ):
+            watchers.update_one({}, {"$set": changes})
+            level, text = sign("watcher")
+            assert (level, told in text) == ("FAILED", True), text
+        site.runs.update_one({"number": 6}, {"$set": {"tags": [], "end": moment - timedelta(hours=8)}})
+        assert sign("pending") == ("warning", "1 pending, the oldest (000006) for 8.0 h")
+        assert sign("pending", "--pending", "1h:2h")[0] == "FAILED"
+    finally:
+        watchers.delete_many({})
+        site.runs.update_one({"number": 6}, {"$set": {"tags": [{"name": "abandon", "user": "ann"}]}})
+
+
+def test_health_while_the_database_is_away_or_a_disk_is_gone(site: Site, straxflow: Straxflow) -> None:
+    code, out = straxflow("health", "--free", ":", away=True)
+    assert (code, "CRITICAL: the run database at mongodb://127.0.0.1:9/ does not answer" in out) == (2, True)
+    live = site.folder / "live"
+    live.rename(site.folder / "unmounted")
+    try:
+        code, out = straxflow("health", "--watcher", "none", "--left", ":", "--free", ":")
+        assert (code, "is the disk mounted?" in out) == (2, True)
+    finally:
+        (site.folder / "unmounted").rename(live)

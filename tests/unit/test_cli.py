@@ -18,12 +18,13 @@ from straxflow.claimfile import write as write_claim
 from straxflow.cli import check_disks, check_programs, indexes, main
 from straxflow.cli.main import _config_files_apart
 from straxflow.cli.site import Site
-from straxflow.cli.verdict import Check, Verdict, failed, ok, reach
 from straxflow.config import load
 from straxflow.errors import StepFailed
 from straxflow.folders import init_folders
 from straxflow.owner import Owner
 from straxflow.receipts import Processed, RunFacts, State, Stored, Target, Transferred, write
+from straxflow.reports.disks import Growth
+from straxflow.reports.verdict import Check, Verdict, failed, ok, reach
 from straxflow.settings import settings_digest
 from straxflow.versions import main as versions_main
 
@@ -299,7 +300,7 @@ def test_days_left_by_what_came_to_stay(site: Site) -> None:
         made=datetime.now(UTC) - timedelta(days=8),
     )  # fmt: skip
     write(site.state.path(old, "live", Transferred), received)
-    growth = check_disks.Growth(site)
+    growth = Growth(site.config, site.state)
     assert growth.by_kind()["store"] == pytest.approx(2_000_000, rel=1e-3)
     assert growth.by_kind()["live"] == 0
     # all folders are on one disk here, so each sees the growth of all

@@ -14,6 +14,16 @@ Level = Literal["ok", "warning", "FAILED"]
 
 
 @dataclass(frozen=True)
+class Measure:
+    """The value behind a verdict and its limits, for those who draw curves."""
+
+    value: float
+    unit: str = ""
+    warning: float | None = None
+    critical: float | None = None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What was found of one part, and what to do about it."""
 
@@ -21,6 +31,7 @@ class Verdict:
     level: Level
     text: str
     remedy: str | None = None
+    measure: Measure | None = None
 
 
 @dataclass(frozen=True)
