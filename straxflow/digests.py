@@ -145,6 +145,14 @@ class Manifest:
         found = [(f.path.removeprefix(start), f.size, f.digest) for f in self.files if f.path.startswith(start)]
         return Manifest.from_rows(self.algorithm, found)
 
+    @property
+    def fingerprint(self) -> str:
+        """One digest for all data files; strax metadata, which hold write times, are left out."""
+        data = tuple(f for f in self.files if not f.path.endswith("-metadata.json"))
+        hasher = ALGORITHMS[self.algorithm]()
+        hasher.update(Manifest(self.algorithm, data).to_list())
+        return hasher.hexdigest()
+
     def to_list(self) -> Bytes:
         """The list that `xxhsum -c` (or `sha256sum -c`) checks inside the folder; it has no sizes."""
         lines = []

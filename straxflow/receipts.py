@@ -37,6 +37,8 @@ class Receipt(_Model):
     schema_version: int = SCHEMA
     run: str
     made: AwareDatetime = Field(default_factory=now)
+    rebuilt: str | None = None
+    """Of a receipt made anew: what it was verified against."""
 
 
 class RunFacts(Receipt):

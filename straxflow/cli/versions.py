@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from straxflow.cli import strax_python
+from straxflow import strax_python
 from straxflow.cli.site import open_site
 from straxflow.config import Config
 from straxflow.errors import StraxflowError

@@ -40,7 +40,11 @@ def product_entries(job: Job) -> list[Document]:
             "n_chunks": target.chunks,
             "file_count": target.files,
             "size_mb": round(target.bytes / 1e6, 3),
-            "checksum": {"algorithm": sums.algorithm, "files": target.files},
+            "checksum": {
+                "algorithm": sums.algorithm,
+                "files": target.files,
+                "digest": sums.manifest_of(target.folder).fingerprint,
+            },
             "meta": {
                 "lineage": target.lineage,
                 "lineage_hash": target.lineage_hash,

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from straxflow.config import LIVE
+from straxflow.config import LIVE, Config
 from straxflow.config.load import ROOT
 from straxflow.errors import Damaged, Misconfigured, StepFailed
 from straxflow.fsio import walk_files
@@ -40,7 +40,7 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
         there = described.get("already_stored")
         folder = output / described["folder"]
         where = Path(there) if there else folder
-        found = check_strax_folder(where, _coverage(job, facts))
+        found = check_strax_folder(where, coverage(config, facts))
         if found.n_records != described["n_records"] or found.data_type != name or found.run != job.run:
             raise Damaged(
                 f"{where}: found {found.n_records} records of {found.data_type}, run {found.run}; strax reported "
@@ -101,10 +101,11 @@ def _request(job: Job, facts: RunFacts, source: Path, output: Path) -> dict[str,
     }
 
 
-def _coverage(job: Job, facts: RunFacts) -> Coverage:
+def coverage(config: Config, facts: RunFacts) -> Coverage:
+    """The time that data of a run must cover."""
     chunk = float(facts.daq_config.get("strax_chunk_length", 0) or 0)
     overlap = float(facts.daq_config.get("strax_chunk_overlap", 0) or 0)
-    gap = job.config.strax.max_gap_s
+    gap = config.strax.max_gap_s
     return Coverage(
         start=int(facts.start.timestamp() * 1e9),
         end=int(facts.end.timestamp() * 1e9),

@@ -49,21 +49,34 @@ class Coverage:
     may_exceed: int
 
 
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """Return the strax metadata of a folder named `<run>-<type>-<hash>`; StepFailed if there is none."""
-    parts = folder.name.split("-")
+def metadata_name(folder: str) -> str:
+    """Name of the metadata file of a folder named `<run>-<type>-<hash>`."""
+    parts = folder.split("-")
     if len(parts) != 3:
         raise Damaged(f"{folder} is not named <run>-<data type>-<lineage hash>")
-    path = folder / f"{parts[1]}-{parts[2]}-metadata.json"
+    return f"{parts[1]}-{parts[2]}-metadata.json"
+
+
+def parse_metadata(where: str, content: bytes) -> dict[str, Any]:
+    """Return strax metadata from the content of its file."""
     try:
-        metadata = json.loads(path.read_bytes())
+        metadata = json.loads(content)
+    except ValueError as error:
+        raise Damaged(f"cannot read the strax metadata {where}: {error}") from error
+    if not isinstance(metadata, dict):
+        raise Damaged(f"the strax metadata {where} is not a JSON object")
+    return metadata
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Return the strax metadata of a folder named `<run>-<type>-<hash>`; StepFailed if there is none."""
+    path = folder / metadata_name(folder.name)
+    try:
+        return parse_metadata(str(path), path.read_bytes())
     except FileNotFoundError as error:
         raise StepFailed(f"strax left no metadata: {path} is missing") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise Damaged(f"cannot read the strax metadata {path}: {error}") from error
-    if not isinstance(metadata, dict):
-        raise Damaged(f"the strax metadata {path} is not a JSON object")
-    return metadata
 
 
 def check_strax_folder(folder: Path, coverage: Coverage | None = None) -> ProductFacts:
@@ -74,6 +87,15 @@ def check_strax_folder(folder: Path, coverage: Coverage | None = None) -> Produc
     what is in the files is for checksums to guard.
     """
     metadata = read_metadata(folder)
+    # what is no file is told by a size that no file has
+    found = {entry.name: entry.stat().st_size if entry.is_file() else -1 for entry in folder.iterdir()}
+    return check_strax_files(folder, metadata, found, coverage)
+
+
+def check_strax_files(
+    folder: Path, metadata: dict[str, Any], found: dict[str, int], coverage: Coverage | None = None
+) -> ProductFacts:
+    """The same of a folder that is elsewhere: by its metadata and the sizes of all its files."""
     if "exception" in metadata:
         lines = str(metadata["exception"]).strip().splitlines() or ["unknown"]
         raise StepFailed(f"strax failed while writing {folder}: {lines[-1]}")
@@ -82,7 +104,7 @@ def check_strax_folder(folder: Path, coverage: Coverage | None = None) -> Produc
     _check_identity(folder, metadata)
     try:
         chunks = sorted(metadata["chunks"], key=lambda chunk: int(chunk["chunk_i"]))
-        sizes = _check_chunks(folder, chunks)
+        sizes = _check_chunks(folder, chunks, found)
         facts = ProductFacts(
             folder=folder.name,
             run=str(metadata["run_id"]),
@@ -111,12 +133,12 @@ def _check_identity(folder: Path, metadata: dict[str, Any]) -> None:
             raise Damaged(f"metadata of {folder}: {key} is {metadata.get(key)!r}, expected {expected!r}")
 
 
-def _check_chunks(folder: Path, chunks: list[dict[str, Any]]) -> dict[str, int]:
+def _check_chunks(folder: Path, chunks: list[dict[str, Any]], found: dict[str, int]) -> dict[str, int]:
     """Check numbers, times and files of the chunks; return the size of every file in the folder."""
     if not chunks:
         raise StepFailed(f"strax wrote no chunk to {folder}")
-    on_disk = {entry.name: entry.stat().st_size for entry in folder.iterdir() if entry.is_file()}
-    surplus = {entry.name for entry in folder.iterdir()} - {"-".join(folder.name.split("-")[1:]) + "-metadata.json"}
+    on_disk = {name: size for name, size in found.items() if size >= 0}
+    surplus = found.keys() - {metadata_name(folder.name)}
     for number, chunk in enumerate(chunks):
         if int(chunk["chunk_i"]) != number:
             raise Damaged(f"{folder}: chunk {number} is missing or double, found {chunk['chunk_i']}")

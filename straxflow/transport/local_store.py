@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from straxflow.digests import Difference, Manifest, verify_tree
+from straxflow.digests import Difference, Manifest, hash_tree, verify_tree
 from straxflow.errors import Damaged, StepFailed
 from straxflow.fsio import check_marker, fsync_path, remove_tree, rename_noreplace, write_marker
 from straxflow.publish import copy_tree
@@ -43,6 +43,9 @@ class LocalStore(Store):
 
     def read_file(self, name: str, path: str) -> bytes:  # noqa: D102
         return (self.folder / name / path).read_bytes()
+
+    def manifest(self, name: str, algorithm: str) -> Manifest:  # noqa: D102
+        return hash_tree(self.folder / name, algorithm, cold=True)
 
     def _differences(self, name: str, manifest: Manifest, cold: bool) -> list[Difference]:
         return verify_tree(self.folder / name, manifest, cold=cold)

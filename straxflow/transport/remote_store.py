@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from straxflow.digests import Difference, Manifest, describe, verify_tree
+from straxflow.digests import Difference, FileDigest, Manifest, describe, verify_tree
 from straxflow.errors import Damaged, StepFailed
 from straxflow.fsio import MARKER, judge_marker, marker_text
 from straxflow.publish import must_be_whole
@@ -87,16 +87,23 @@ class RemoteStore(Store):
     def read_file(self, name: str, path: str) -> bytes:  # noqa: D102
         return self._sh('cd -- "$1" || exit 3; cat -- "$2"', f"{name}/{path}").out
 
+    def manifest(self, name: str, algorithm: str) -> Manifest:  # noqa: D102
+        self._inside(_FLUSH_AND_COOL, name)
+        return Manifest(algorithm, tuple(self._digests(name, algorithm)))
+
     def _differences(self, name: str, manifest: Manifest, cold: bool) -> list[Difference]:
         if cold:
             self._inside(_FLUSH_AND_COOL, name)
-        if manifest.algorithm == "xxh128":
-            return manifest.differences(self._rsync(name).digests(self.timeout_s))
-        rows = []
+        return manifest.differences(self._digests(name, manifest.algorithm))
+
+    def _digests(self, name: str, algorithm: str) -> Sequence[FileDigest]:
+        if algorithm == "xxh128":
+            return self._rsync(name).digests(self.timeout_s)
+        found = []
         for entry in self._inside(_SHA256, name).split(b"\0")[:-1]:
             size, digest, path = entry.split(b" ", 2)
-            rows.append((os.fsdecode(path[1:].removeprefix(b"./")), int(size), digest.decode()))
-        return manifest.differences(Manifest.from_rows("sha256", rows).files)
+            found.append(FileDigest(os.fsdecode(path[1:].removeprefix(b"./")), int(size), digest.decode()))
+        return found
 
     def _copy_in(self, source: Path, incoming: str, manifest: Manifest, reuse: Sequence[str]) -> list[Difference]:
         names = [f.path for f in manifest.files]

@@ -65,6 +65,10 @@ class Store(ABC):
         """Content of a small file of a product."""
 
     @abstractmethod
+    def manifest(self, name: str, algorithm: str) -> Manifest:
+        """Digests of all files of a product, read there past the page cache."""
+
+    @abstractmethod
     def _differences(self, name: str, manifest: Manifest, cold: bool) -> list[Difference]: ...
 
     @abstractmethod

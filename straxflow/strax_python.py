@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from straxflow.config import Config
+from straxflow.config import LIVE, Config
 from straxflow.config.load import ROOT
 from straxflow.errors import StepFailed
 
@@ -47,6 +49,30 @@ def ask(config: Config, module: str, arguments: Sequence[str], timeout_s: float)
     except (ValueError, IndexError):
         words = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise StepFailed(f"strax.python: {words[0]}") from None
+
+
+def context_of(config: Config, product: str) -> dict[str, Any]:
+    """The context of a product of kind strax: its name, keywords and options."""
+    chosen = config.products[product]
+    return {
+        "context": chosen.context or config.strax.context,
+        "context_kwargs": {**config.strax.context_kwargs, **chosen.context_kwargs},
+        "config": {**config.strax.config, **chosen.config},
+    }
+
+
+def lineages(config: Config, context: Mapping[str, Any], targets: Sequence[str], timeout_s: float) -> dict[str, str]:
+    """The lineage hashes that a context gives its targets today; they do not depend on the run.
+
+    Raises:
+        StepFailed: if strax or the context cannot be asked.
+    """
+    with tempfile.TemporaryDirectory(prefix="straxflow-lineage-") as folder:
+        job = Path(folder) / "job.json"
+        request = {"run": "0", "source": LIVE, "source_folder": folder, "output_folder": folder, "targets": targets}
+        job.write_text(json.dumps({**context, **request}, default=str), encoding="utf-8")
+        found: dict[str, str] = ask(config, "straxflow.straxjob", ["--lineage", str(job)], timeout_s)
+    return found
 
 
 def package_of(context: str) -> str:
