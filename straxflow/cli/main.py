@@ -36,6 +36,7 @@ COMMANDS = {
     "untag": "take a tag from runs",
     "retry": "failed runs are pending again",
     "mark": "set the state of runs by hand: done, or pending",
+    "rebuild": "lost receipts made anew from the stores and the run database",
     "switch": "turn automatic work on and off for everybody",
     "dashboard": "the status page, in a browser",
     "versions": "versions, paths and git state of the software",

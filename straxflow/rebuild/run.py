@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 
 from straxflow.config import LIVE, Config
-from straxflow.errors import StraxflowError
+from straxflow.errors import RunDbError, StraxflowError
 from straxflow.folders import check_folders, open_store
-from straxflow.plan import receipts_of
+from straxflow.hold import held
+from straxflow.plan import RECEIPTS, receipts_of
 from straxflow.progress import RELEASE, chain_of
 from straxflow.rebuild.data import Finder
 from straxflow.rebuild.evidence import Evidence
@@ -16,8 +18,7 @@ from straxflow.rebuild.files import Receipts
 from straxflow.rebuild.live import rebuild_live
 from straxflow.rebuild.product import ProductRebuild
 from straxflow.rebuild.report import Part, Rebuilt
-from straxflow.receipts import LiveFacts, Processed, Released, RunFacts, State
-from straxflow.rundb.pending import claim_lapsed
+from straxflow.receipts import LiveFacts, Processed, Released, RunFacts, State, Transferred
 from straxflow.rundb.rundoc import Run
 from straxflow.transport import LocalStore
 from straxflow.transport.store import Store
@@ -49,14 +50,24 @@ class Rebuilder:
         check_folders(self.config, self.state)
         self.store.check_marker("store", self.config.site)
 
-    def run(self, run: Run, moment: object = None) -> Rebuilt:
-        """Make the missing receipts of a run, whose document was just read. `moment`: the database's time, by which
-        it is told whether somebody works on the run."""
+    def rebuild(self, run: Run) -> Rebuilt:
+        """Make the missing receipts of a run, whose document was just read, while nobody else works on it.
+
+        The run is held meanwhile, and keeps its state, unless all its receipts are there then: done.
+        """
+        if self.dry_run:
+            return self.judge(run)
+        try:
+            with held(self.config, self.state, self.campaign, [run.id]) as invocation:
+                # reading a large run takes longer than a lease
+                invocation.keep()
+                return self.judge(run)
+        except RunDbError as error:
+            return Rebuilt(run.id, problem=str(error))
+
+    def judge(self, run: Run) -> Rebuilt:
+        """The same of a run that the caller holds."""
         result = Rebuilt(run.id)
-        claim = run.campaign(self.campaign).get("claim")
-        if claim is not None and not claim_lapsed(claim, moment, self.config.claim.lease_s):
-            result.problem = f"invocation {claim.get('batch')} works on it; wait for its end"
-            return result
         parts = {name: self._receipts(run, name, result) for name in self._names(run)}
         facts = parts["run"]
         if facts.lacking():
@@ -123,7 +134,6 @@ class Rebuilder:
         receipts.make(Released(run=run.id, dropped=dropped, kept=kept, bytes=0, rebuilt="what is there"))
 
     def _finish(self, run: Run, result: Rebuilt) -> None:
-        """What is still missing; and times in the order of the steps, or snakemake would run those below again."""
         rebuilt = {
             f"runs/{run.id}/{name}" if part.name in ("run", RELEASE) else f"runs/{run.id}/{part.name}/{name}"
             for part in result.parts
@@ -131,11 +141,29 @@ class Rebuilder:
         }
         wanted = receipts_of(self.config, run.id, run.facts.mode)
         result.missing = [r for r in wanted if not (self.state.folder / r).is_file() and r not in rebuilt]
-        if not rebuilt or self.dry_run:
-            return
-        paths = [self.state.run(run.id) / RunFacts.name, *(self.state.folder / receipt for receipt in wanted)]
-        there = [path for path in paths if path.is_file()]
-        last = max(path.stat().st_mtime_ns for path in there)
-        for number, path in enumerate(there):
-            moment_ns = last + number * 1_000_000
-            os.utime(path, ns=(moment_ns, moment_ns))
+        if rebuilt and not self.dry_run:
+            self._set_times(run.id, [f"runs/{run.id}/{RunFacts.name}", *wanted], rebuilt)
+
+    def _set_times(self, run: str, in_order: list[str], rebuilt: set[str]) -> None:
+        """Make no receipt newer than those that are made from it, or than their jobs' benchmarks, which snakemake
+        takes for outputs too: it would do these jobs again."""
+        latest = time.time_ns()
+        for receipt in reversed(in_order):
+            path = self.state.folder / receipt
+            if receipt in rebuilt:
+                os.utime(path, ns=(latest, latest))
+            elif path.is_file():
+                benchmark = self.state.folder / "benchmarks" / run / _benchmark(receipt)
+                files = [path, *([benchmark] if benchmark.is_file() else [])]
+                latest = min(latest, *(file.stat().st_mtime_ns for file in files))
+
+
+def _benchmark(receipt: str) -> str:
+    """The benchmark file of the job that makes a receipt."""
+    *_, product, name = receipt.split("/")
+    if name == RunFacts.name:
+        return "rundoc.tsv"
+    if name == Released.name:
+        return f"{RELEASE}.tsv"
+    steps = {model.name: step for step, model in RECEIPTS.items()} | {Transferred.name: "transfer"}
+    return f"{product}.{steps[name]}.tsv"

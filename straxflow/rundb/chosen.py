@@ -9,7 +9,7 @@ from typing import Any
 from straxflow.config import Config
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.pending import scope
-from straxflow.rundb.rundoc import Malformed, campaign_part, make_run_id, status_field, status_of
+from straxflow.rundb.rundoc import Malformed, campaign_part, data_field, make_run_id, status_field, status_of
 from straxflow.runlist import RunList
 
 FIELDS = [
@@ -59,6 +59,14 @@ def failed(db: RunDb, config: Config, campaign: str) -> tuple[list[Chosen], list
     """All failed runs of this site."""
     field = status_field(campaign, config)
     query = {"$and": [scope(config), {"$or": [{field: "failed"}, {f"{field}.status": "failed"}]}]}
+    return _usable(list(db.runs.find(query, dict.fromkeys(FIELDS, 1)).sort("number", 1)), config)
+
+
+def with_data(db: RunDb, config: Config, campaign: str) -> tuple[list[Chosen], list[str]]:
+    """All runs that this site has worked on: by straxflow's part of their documents, or by their data entries."""
+    place = f"{data_field(campaign, config)}.host"
+    hosts = {"$in": list(dict.fromkeys([config.site, *config.store_hosts]))}
+    query = {"number": scope(config)["number"], "$or": [{f"straxflow.{campaign}.token": {"$gte": 1}}, {place: hosts}]}
     return _usable(list(db.runs.find(query, dict.fromkeys(FIELDS, 1)).sort("number", 1)), config)
 
 
