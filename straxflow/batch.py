@@ -57,6 +57,8 @@ def campaign_name() -> str:
     name = os.environ.get(CAMPAIGN) or "online"
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise StraxflowError(f"{CAMPAIGN}={name!r}: a campaign's name has letters, digits and _ only")
+    if name == "partial":
+        raise StraxflowError(f"{CAMPAIGN}={name!r}: run documents have this word for something else")
     return name
 
 

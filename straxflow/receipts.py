@@ -41,6 +41,14 @@ class Receipt(_Model):
     """Of a receipt made anew: what it was verified against."""
 
 
+class Partial(_Model):
+    """A person closed a run whose DAQ crashed: so many chunks of it are good, the others are left out."""
+
+    chunks: int
+    by: str
+    reason: str
+
+
 class RunFacts(Receipt):
     """run.json: acquisition facts of the run document; never its data, status or tags."""
 
@@ -55,6 +63,7 @@ class RunFacts(Receipt):
     daq_config: dict[str, Any] = {}
     rate: dict[str, Any] = {}
     experiment: str | None = None
+    partial: Partial | None = None
 
     @property
     def seconds(self) -> float:
@@ -85,6 +94,8 @@ class Transferred(Receipt):
     bytes: int
     seconds: float
     check: LiveFacts | None = None
+    made_here: list[str] | None = None
+    """Of a partial run: the files that end it, which the DAQ does not have; its own later ones were left out."""
 
     @property
     def manifest(self) -> Manifest:

@@ -32,6 +32,7 @@ COMMANDS = {
     "show": "everything about a run",
     "logs": "what the steps of a run said",
     "health": "one line and an exit code for a monitor",
+    "close": "end a run that its DAQ did not end",
     "tag": "give runs a tag",
     "untag": "take a tag from runs",
     "retry": "failed runs are pending again",

@@ -9,30 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from straxflow.batch import BATCH, KEPT, OWNER
+from straxflow.batch import BATCH
 from straxflow.cli.site import Site
-from straxflow.config.load import ROOT
-from straxflow.rundb.tunnel import PORT
-from straxflow.slurm import SLURM
-
-NOT_INHERITED = (BATCH, OWNER, KEPT, SLURM, PORT, "PYTHONDONTWRITEBYTECODE")
+from straxflow.watch.invocations import NOT_INHERITED, command, workflow_folder
 
 
 def snakemake(arguments: argparse.Namespace, site: Site, targets: Sequence[str], dry: bool = False) -> NoReturn:
     """Become `snakemake --profile PROFILE TARGET...`: its words and its exit code are those of the command."""
-    argv = [sys.executable, "-m", "snakemake", *targets, "--profile", site.profile, *(["-n"] if dry else [])]
-    if files := getattr(arguments, "configfiles", None):
-        argv += ["--configfile", *(str(Path(file).absolute()) for file in files)]
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    files = [str(Path(file).absolute()) for file in getattr(arguments, "configfiles", None) or ()]
+    argv = [
+        *command(site.profile),
+        *(["--configfile", *files] if files else []),
+        *(["-n"] if dry else []),
+        "--",
+        *targets,
+    ]
+    environment = {name: value for name, value in os.environ.items() if name not in (BATCH, *NOT_INHERITED)}
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}"
-    os.chdir(_workflow_folder())
+    os.chdir(workflow_folder())
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, argv, environment)
-
-
-def _workflow_folder() -> Path:
-    """The folder of the Snakefile: the current one if it has this very workflow in it (a link will do)."""
-    here = Path.cwd()
-    same = (here / "straxflow").resolve() == ROOT / "straxflow" and (here / "Snakefile").is_file()
-    return here if same else ROOT

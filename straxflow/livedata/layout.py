@@ -18,8 +18,8 @@ from pathlib import Path
 from straxflow.livedata.problems import Problem
 
 THE_END = "THE_END"
-_CHUNK = re.compile(r"(\d{6})(_pre|_post)?\Z")
-_TEMP = "_temp"
+CHUNK = re.compile(r"(\d{6})(_pre|_post)?\Z")
+TEMP = "_temp"
 
 
 @dataclass
@@ -45,13 +45,13 @@ def read_layout(folder: Path) -> Layout:
     layout = Layout()
     for entry in sorted(os.scandir(folder), key=lambda e: e.name):
         name = entry.name
-        match = _CHUNK.match(name)
-        known = bool(match) or name == THE_END or name.endswith(_TEMP)
+        match = CHUNK.match(name)
+        known = bool(match) or name == THE_END or name.endswith(TEMP)
         if not known:
             layout.problems.append(Problem(name, "does not belong here", "chunk folders and THE_END only"))
         elif not entry.is_dir(follow_symlinks=False):
             layout.problems.append(Problem(name, _kind(entry), "a folder"))
-        elif name.endswith(_TEMP):
+        elif name.endswith(TEMP):
             inside = sorted(e.name for e in os.scandir(entry.path))
             layout.temp_files += [f"{name}/{n}" for n in inside]
             layout.empty_temp += not inside

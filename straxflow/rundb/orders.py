@@ -9,7 +9,7 @@ from typing import Literal
 
 from straxflow.actions import user_name
 from straxflow.config import Config
-from straxflow.errors import ClaimLost
+from straxflow.errors import ClaimLost, RunDbError
 from straxflow.owner import Owner, this_host
 from straxflow.rundb.chosen import Chosen
 from straxflow.rundb.client import Document, RunDb
@@ -106,16 +106,27 @@ class Orders:
         hint = f"; but it is left alone while it has the tag {', '.join(skipped)}" if skipped else ""
         return self._order(run, self._pending(run, how), [*DELAYS, MARKED], text + hint)
 
-    def pending_while_held(self, run: Chosen, batch: str, how: str) -> None:
-        """Make a run that this process holds pending once it is given back.
+    def close(self, run: Chosen, fields: Document) -> None:
+        """Give a run that nobody could claim, for it had no end, one and make it pending.
+
+        Raises:
+            RunDbError: if it was changed meanwhile.
+        """
+        guard: Document = {"_id": run.object_id, "end": run.document.get("end")}
+        guard[f"{self._ours}.claim.batch"] = {"$exists": False}
+        if not self.db.runs.update_one(guard, {"$set": {**self._pending(run, "closed"), **fields}}).matched_count:
+            raise RunDbError(f"run {run.id}: its document was changed by somebody else just now; try again")
+
+    def pending_while_held(self, run: Chosen, batch: str, how: str, fields: Document | None = None) -> None:
+        """Make a run that this process holds pending once it is given back, and set other fields with it.
 
         Raises:
             ClaimLost: if it is not held any more.
         """
-        update = {"$set": self._pending(run, how), "$unset": {f"{self._ours}.{name}": "" for name in (*DELAYS, MARKED)}}
-        if not self.db.runs.update_one(
-            {"_id": run.object_id, f"{self._ours}.claim.batch": batch}, update
-        ).matched_count:
+        ours = {"_id": run.object_id, f"{self._ours}.claim.batch": batch}
+        unset = {f"{self._ours}.{name}": "" for name in (*DELAYS, MARKED)}
+        update = {"$set": {**self._pending(run, how), **(fields or {})}, "$unset": unset}
+        if not self.db.runs.update_one(ours, update).matched_count:
             raise ClaimLost(f"run {run.id}: taken over by another invocation; nothing was changed")
 
     def _pending(self, run: Chosen, how: str) -> Document:

@@ -11,13 +11,15 @@ from typing import Any
 
 from straxflow.config import Config
 from straxflow.errors import RunDbError
-from straxflow.receipts import RunFacts
+from straxflow.receipts import Partial, RunFacts
 from straxflow.rundb.client import Document
 from straxflow.rundb.template import read_backwards
 
 ONLINE = "online"
 HIGHEST = 2**63 - 1
 """The largest number that a run document can hold."""
+PARTIAL = "partial"
+"""Under `straxflow`, beside the campaigns: a fact of the run, the same for all of them."""
 DAQ_FIELDS = (
     "strax_output_path",
     "processing_threads",
@@ -94,7 +96,8 @@ def parse(document: Document, config: Config, campaign: str) -> Run:
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         raise Malformed(f"run document {document.get('_id')}: number: expected an integer, found {number!r}")
     label = f"run document of run {number}"
-    start, end = (_time(document, key, label) for key in ("start", "end"))
+    partial = _partial(document, label)
+    start, end = (_time({**document, **partial}, key, label) for key in ("start", "end"))
     if end < start:
         raise Malformed(f"{label}: end ({end:%F %T}) is before start ({start:%F %T})")
     mode = document.get("mode")
@@ -120,6 +123,7 @@ def parse(document: Document, config: Config, campaign: str) -> Run:
         daq_config=_plain({key: daq_config[key] for key in DAQ_FIELDS if key in daq_config}),
         rate=_plain(rate) if isinstance(rate, Mapping) else {},
         experiment=experiment_of(document, config, label) or None,
+        partial=partial.get("partial"),
     )
     tags = tuple(str(t["name"]) for t in document.get("tags") or [] if isinstance(t, Mapping) and "name" in t)
     return Run(run_id, document["_id"], facts, status_of(document, campaign, config), tags, document)
@@ -196,6 +200,19 @@ def _not_an_id(run_id: str, config: Config, meant: str | None = None) -> Malform
         return Malformed(f"{run_id!r} is no run id of this experiment; did you mean {meant!r}?")
     example = config.run_id.format(number=932, name="name", experiment=config.experiment or "experiment", mode="mode")
     return Malformed(f"{run_id[:80]!r} is no run id of this experiment (they look like {example!r})")
+
+
+def _partial(document: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """`end` and `partial` of a run that a person closed as partial; empty for any other."""
+    ours = document.get("straxflow")
+    told = ours.get(PARTIAL) if isinstance(ours, Mapping) else None
+    if told is None:
+        return {}
+    try:
+        words = {"by": str(told["by"]), "reason": str(told["reason"])}
+        return {"end": told["end"], "partial": Partial(chunks=int(told["chunks"]), **words)}
+    except (KeyError, TypeError, ValueError):
+        raise Malformed(f"{label}: straxflow.{PARTIAL}: expected chunks, end, by and reason, found {told!r}") from None
 
 
 def _time(document: Mapping[str, Any], key: str, label: str) -> datetime:

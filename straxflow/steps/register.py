@@ -26,6 +26,7 @@ def product_entries(job: Job) -> list[Document]:
     made = job.state.get(job.run, job.product, Processed)
     stored = job.state.get(job.run, job.product, Stored)
     sums = job.state.get(job.run, job.product, Checksums)
+    partial = job.state.facts(job.run).partial
     return [
         {
             "type": name,
@@ -52,6 +53,7 @@ def product_entries(job: Job) -> list[Document]:
                 "versions": made.versions,
             },
             "campaign": job.campaign,
+            **({"partial": True} if partial else {}),
         }
         for host in job.config.store_hosts
         for name, target in made.targets.items()

@@ -26,6 +26,7 @@ def register_live(job: Job) -> Registered:
         "size_mb": round(received.bytes / 1e6, 3),
         "checksum": {"algorithm": received.algorithm, "files": len(received.files)},
         "meta": {},
+        **({"partial": True} if received.made_here is not None else {}),
     }
     with connect(job.config) as db:
         there = entries_of(job, db).add([entry])

@@ -140,6 +140,11 @@ class _Release:
             if MARKER in open_store_at(Path(place.path).parent, daq.ssh, daq.ssh_options).names():
                 raise StepFailed(f"run {run}: daq.folder carries straxflow's own marker: it is no other copy")
             at_daq = Rsync(place, ["-a"], daq.ssh_options, log=log.info).digests(24 * 3600)
+            if received.made_here is not None:
+                # of a partial run the DAQ has more, and not what was made here to end it
+                paths = set(received.manifest.by_path) - set(received.made_here)
+                at_daq = [file for file in at_daq if file.path in paths]
+                at_daq += [file for file in received.manifest.files if file.path not in paths]
             if differences := received.manifest.differences(at_daq):
                 raise StepFailed(
                     f"run {run}: the DAQ's copy at {place} is not what arrived here: {describe(differences)}; nothing "

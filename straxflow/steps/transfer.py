@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 from straxflow.daqfolder import run_place
-from straxflow.digests import Manifest, hash_tree
+from straxflow.digests import Manifest, digest_file, hash_tree
 from straxflow.errors import Damaged, StepFailed
 from straxflow.fsio import incoming_name, is_incoming_of, owner_is_dead, remove_tree
 from straxflow.livedata import LiveExpectation, LiveReport, NotComplete, check_live_data, is_complete
+from straxflow.livedata.partial import keep_good
 from straxflow.publish import SetAside, publish
-from straxflow.receipts import LiveFacts, RunFacts, Transferred
+from straxflow.receipts import LiveFacts, Partial, RunFacts, Transferred
 from straxflow.slots import slot
 from straxflow.steps.job import Job, Step, log
 from straxflow.transport.pull import pull
@@ -33,6 +34,9 @@ def transfer(job: Job) -> Transferred:
         began = time.monotonic()
         manifest, waited = _bring_whole(job, facts, incoming, links)
         seconds = time.monotonic() - began - waited
+        made_here = None
+        if facts.partial:
+            manifest, made_here = _keep_good(facts, facts.partial, incoming, manifest)
         check = _check(job, facts, incoming)
         job.fence.check()
         outcome = publish(incoming, final, lambda there, _: hash_tree(there).rows == manifest.rows)
@@ -59,7 +63,19 @@ def transfer(job: Job) -> Transferred:
         bytes=manifest.bytes,
         seconds=round(seconds, 3),
         check=check,
+        made_here=made_here,
     )
+
+
+def _keep_good(facts: RunFacts, partial: Partial, folder: Path, manifest: Manifest) -> tuple[Manifest, list[str]]:
+    """Leave the good chunks of a run that a person closed as partial; what is there now, and what was made here."""
+    made = keep_good(folder, partial.chunks, expectation(facts).processing_threads)
+    made_rows = [digest_file(folder, path, manifest.algorithm) for path in made]
+    kept = [file for file in manifest.files if (folder / file.path).is_file() and file.path not in set(made)]
+    log.warning("partial, closed by %s: the first %d chunks are kept, %d files; %d left out",
+        partial.by, partial.chunks, len(kept), len(manifest.files) - len(kept))  # fmt: skip
+    rows = [(file.path, file.size, file.digest) for file in sorted([*kept, *made_rows])]
+    return Manifest.from_rows(manifest.algorithm, rows), made
 
 
 def _source(job: Job) -> Place:
@@ -79,7 +95,7 @@ def _bring_whole(job: Job, facts: RunFacts, incoming: Path, links: list[Path]) -
             manifest = _bring(job, incoming, links)
         if not manifest.files:
             raise NotComplete(f"run {job.run}: there is not one file at {_source(job)}; it will be tried again")
-        if not config.check or is_complete(incoming, threads):
+        if not config.check or facts.partial or is_complete(incoming, threads):
             return manifest, waited
         if time.monotonic() + POLL_S > deadline:
             raise NotComplete(
