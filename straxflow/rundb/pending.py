@@ -126,11 +126,18 @@ class Due:
         return self.run is not None and self.held is None
 
 
-def anything_due(db: RunDb, config: Config, campaign: str, alive: Collection[str] = ()) -> Due:
+def anything_due(
+    db: RunDb,
+    config: Config,
+    campaign: str,
+    alive: Collection[str] = (),
+    available: Callable[[str], bool] = lambda _: True,
+) -> Due:
     """Whether a claim would find anything now, for idle polls: one indexed query that reads a few small fields.
 
-    `alive` are batches whose invocations the caller knows to live: their claims need not be looked at. Where
-    something is due, two more small queries follow: whether its number is unique, and the switch.
+    `alive` are batches whose invocations the caller knows to live: their claims need not be looked at; `available`
+    tells whether this site can do anything for a run. Where something is due, two more small queries follow: whether
+    its number is unique, and the switch.
     """
     now = db.now()
     claimed = {f"straxflow.{campaign}.claim.batch": {"$exists": True, "$nin": list(alive)}}
@@ -145,7 +152,7 @@ def anything_due(db: RunDb, config: Config, campaign: str, alive: Collection[str
     )
     for _, document, _ in _told_once(db, config, found, lambda _: None, block=20):
         run = _ready(document, config, campaign, now, lambda _: None)
-        if run is not None:
+        if run is not None and available(run.id):
             switch = read_switch(db, config)
             return Due(run.id, None if switch.on else switch.text)
     return Due(None)

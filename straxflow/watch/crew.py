@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from straxflow.errors import StraxflowError
 from straxflow.folders import check_folders
@@ -13,7 +13,7 @@ from straxflow.rundb.client import Document, RunDb
 from straxflow.slurm import cancel_jobs
 from straxflow.watch import invocations, report
 from straxflow.watch.aftermath import give_back, stop_leftovers
-from straxflow.watch.decide import Start, Stop, Tell
+from straxflow.watch.decide import Seen, Start, Stop, Tell
 from straxflow.watch.hold import Hold
 from straxflow.watch.invocations import Running
 from straxflow.watch.reading import Reading
@@ -53,6 +53,13 @@ class Crew:
                 self._note_end(one)
             elif one.told in (None, "finish") and one.seen.still_s > stall_s and self._works(one):
                 one.moved(ago_s=stall_s * (1 - 1 / LOOKS))
+
+    @property
+    def seen(self) -> list[Seen]:
+        """What a decision needs of them."""
+        several = bool(self.reading.config.experiments)
+        # numbers of different experiments say nothing of which run is newer
+        return [replace(one.seen, newest=None) if several else one.seen for one in self.running]
 
     def start(self, order: Start, run: str) -> None:
         """Start an invocation for a run that is due; what is in the way is told, and a pause made."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from straxflow.config import Config
+from straxflow.invocation import Invocation
+from straxflow.receipts import State
 from straxflow.rundb.client import RunDb
 from straxflow.rundb.pending import Due, anything_due
 
@@ -15,4 +17,6 @@ def look_for_work(
     """What one more invocation would find; with `newer_than`, among newer runs only."""
     if newer_than is not None:
         config = config.model_copy(update={"runs": config.runs.model_copy(update={"min_run_number": newer_than + 1})})
-    return anything_due(db, config, campaign, alive)
+    state = State(config.folders.state / campaign)
+    available = Invocation(config, state, campaign, "watch").available
+    return anything_due(db, config, campaign, alive, available)

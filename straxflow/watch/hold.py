@@ -1,4 +1,4 @@
-"""Pauses between invocations that came to nothing, so that none is started in a loop."""
+"""Growing pauses after what came to nothing, so that it is not tried again in a loop."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ FIRST_S, LONGEST_S = 15.0, 600.0
 
 @dataclass
 class Hold:
-    """Doubling pauses: for one run that nobody could claim though it is due, or for all, where none could even ask."""
+    """Doubling pauses: for all, or for one run that nobody could claim though it is due."""
 
     clock: Callable[[], float] = time.monotonic
+    first_s: float = FIRST_S
+    longest_s: float = LONGEST_S
     _until: float = 0
     _pause_s: float = 0
     _run: str | None = None
 
-    def keeps(self, run: str | None) -> bool:
-        """Whether no invocation may be started for this run now."""
+    def keeps(self, run: str | None = None) -> bool:
+        """Whether the pause is not over, for this run."""
         return self.clock() < self._until and self._run in (None, run)
 
     def begin(self, run: str | None = None) -> float:
         """Pause, for one run or (None) for all; how long, in seconds."""
-        self._pause_s = min(max(2 * self._pause_s, FIRST_S), LONGEST_S)
+        self._pause_s = min(max(2 * self._pause_s, self.first_s), self.longest_s)
         self._until, self._run = self.clock() + self._pause_s, run
         return self._pause_s
 
     def end(self) -> None:
-        """An invocation has claimed something: all is well."""
+        """All is well."""
         self._until = self._pause_s = 0
         self._run = None

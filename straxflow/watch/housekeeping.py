@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import time
 from collections.abc import Callable, Collection
 from datetime import timedelta
@@ -15,6 +16,7 @@ from straxflow.errors import StraxflowError
 from straxflow.folders import check_folders, open_store
 from straxflow.fsio import INCOMING, owner_is_dead, reap, remove_tree
 from straxflow.receipts import State, now
+from straxflow.watch.invocations import WATCH
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ def tidy(config: Config, state: State, alive: Collection[str]) -> None:
         "partial copies in staging": lambda: _reap_partial(config.folders.staging),
         "partial copies in the store": lambda: len(open_store(config).reap(only_replaced=True)),
         "files of ended invocations": lambda: _prune_batches(state, alive, config.watch.keep),
+        "records of invocations on other hosts": lambda: _prune_records(state),
         "logs of snakemake": lambda: _prune(state.folder / SNAKEMAKE_LOGS, config.watch.keep),
     }
     try:
@@ -77,6 +80,14 @@ def _prune_batches(state: State, alive: Collection[str], keep: int) -> int:
     doomed = [batch for batch in sorted(found)[:-keep] if batch not in alive and batch < recent]
     for path in (path for batch in doomed for path in found[batch]):
         path.unlink(missing_ok=True)
+    return len(doomed)
+
+
+def _prune_records(state: State) -> int:
+    long_ago = time.time() - 60 * DAY_S
+    doomed = [path for path in (state.folder / WATCH).iterdir() if path.stat().st_mtime < long_ago]
+    for path in doomed:
+        shutil.rmtree(path, ignore_errors=True)
     return len(doomed)
 
 

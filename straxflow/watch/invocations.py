@@ -29,7 +29,9 @@ from straxflow.watch.reading import Reading
 log = logging.getLogger(__name__)
 
 SIGNALS: dict[Word, signal.Signals] = {"finish": signal.SIGTERM, "stop": signal.SIGINT, "kill": signal.SIGKILL}
-NOT_INHERITED = (OWNER, KEPT, SLURM, PORT, "PYTHONDONTWRITEBYTECODE")
+WATCH = "watch"
+"""The folder in the state folder for what a later watcher must find."""
+NOT_INHERITED = (OWNER, KEPT, SLURM, PORT, "NOTIFY_SOCKET", "PYTHONDONTWRITEBYTECODE")
 
 
 class Record(BaseModel):
@@ -145,7 +147,7 @@ class Running:
 
 def folder_of(state: State, batch: str) -> Path:
     """Where the profile, the configuration and the record of an invocation stand while it runs."""
-    return state.folder / "watch" / batch
+    return state.folder / WATCH / batch
 
 
 def command(profile: Path | str) -> list[str]:
@@ -188,7 +190,7 @@ def workflow_folder() -> Path:
 
 def found(state: State) -> Iterator[Running]:
     """Invocations on this host that an earlier watcher started and did not see end; dead ones too."""
-    for path in sorted((state.folder / "watch").glob("*/invocation.json")):
+    for path in sorted((state.folder / WATCH).glob("*/invocation.json")):
         try:
             record = Record.model_validate_json(path.read_text(encoding="utf-8"))
             running = Running(state, record)

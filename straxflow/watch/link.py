@@ -12,12 +12,12 @@ from straxflow.rundb.client import RunDb, connect
 
 
 class Link:
-    """A connection that is kept over many uses, and made anew after it failed or its settings changed."""
+    """A connection that is kept over many uses, and made anew after it failed or the configuration changed."""
 
     def __init__(self) -> None:
         self._context: AbstractContextManager[RunDb] | None = None
         self._db: RunDb | None = None
-        self._settings: object = None
+        self._config: Config | None = None
 
     @contextmanager
     def use(self, config: Config) -> Iterator[RunDb]:
@@ -27,12 +27,12 @@ class Link:
             RunDbError: if it is away, refuses, or fails while it is used.
             ConfigError: if the password cannot be read.
         """
-        if self._settings != config.rundb:
+        if self._config is not config:
             self.close()
         if self._db is None:
             context = connect(config)
             self._db = context.__enter__()
-            self._context, self._settings = context, config.rundb
+            self._context, self._config = context, config
         try:
             yield self._db
         except PyMongoError as error:

@@ -18,10 +18,12 @@ from straxflow.rundb.pending import Due
 from straxflow.watch.crew import Crew
 from straxflow.watch.decide import End, Facts, Start, Stop, decide, room
 from straxflow.watch.due import look_for_work
+from straxflow.watch.hold import Hold
 from straxflow.watch.housekeeping import DAY_S, tidy
 from straxflow.watch.lease import Lease, in_words
 from straxflow.watch.link import Link
 from straxflow.watch.reading import Reading
+from straxflow.watch.systemd import tell_systemd
 from straxflow.watch.words import Troubles, log, log_to_file
 
 
@@ -43,6 +45,7 @@ class Watcher:
     _told: Document = field(default_factory=dict)
     _polled: datetime | None = None
     _file: logging.Handler | None = None
+    _away: Hold = field(default_factory=lambda: Hold(first_s=1, longest_s=30))
 
     def __post_init__(self) -> None:
         self.state = State(self.config.folders.state / self.campaign)
@@ -58,7 +61,9 @@ class Watcher:
         """Watch; the exit code: 1 if it was stopped at once, or (`once`) if an invocation failed."""
         self._on_signals()
         log.info("watching campaign %s of site %s", self.campaign, self.config.site)
+        tell_systemd("READY=1")
         while True:
+            tell_systemd("WATCHDOG=1")
             self._wake.clear()
             for action in decide(self._look(), self.config.watch):
                 if isinstance(action, End):
@@ -73,23 +78,31 @@ class Watcher:
         self.reading.again()
         self.lease.config = self.config
         self.crew.look()
+        due = self._ask_database() if not self._away.keeps() else None
+        seen = self.crew.seen
+        return Facts(seen, due, self.lease.term is not None, self.stop, self.once)
+
+    def _ask_database(self) -> bool | None:
+        """Do all that needs the run database; whether a run is due, as far as it was asked."""
         due = None
         try:
             with self._link.use(self.config) as db:
                 self.crew.clear_up(db)
                 if self._hold_lease(db) and not self.stop:
                     due = self._ask(db)
+            self._away.end()
             self._troubles.over("rundb", "the run database is back")
         except (RunDbError, ConfigError) as error:
             if self.once and self.crew.idle:
                 raise
+            # a tunnel is opened anew each time: not a login every other second for a whole night
+            self._away.begin()
             self._troubles.there("rundb", f"{error}", "asking again")
-        seen = [one.seen for one in self.crew.running]
-        return Facts(seen, due, self.lease.term is not None, self.stop, self.once)
+        return due
 
     def _ask(self, db: RunDb) -> bool | None:
         """Whether a run is due for which there is room now; None if that was not asked."""
-        start = room([one.seen for one in self.crew.running], self.config.watch)
+        start = room(self.crew.seen, self.config.watch)
         if start is None:
             return None
         alive = [one.batch for one in self.crew.running]

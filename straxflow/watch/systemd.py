@@ -1,7 +1,10 @@
-"""A systemd unit that keeps a watcher running, with the paths of this installation."""
+"""What a watcher has to do with systemd: its unit, with the paths of this installation, and that it lives."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 import sys
 from pathlib import Path
 
@@ -22,6 +25,9 @@ After=network-online.target remote-fs.target
 StartLimitIntervalSec=0
 
 [Service]
+Type=notify
+# it tells that it lives with each poll
+WatchdogSec=10min
 WorkingDirectory={root}
 ExecStart={command}
 Restart=always
@@ -34,6 +40,15 @@ TimeoutStopSec=15min
 [Install]
 WantedBy=default.target
 """
+
+
+def tell_systemd(text: str) -> None:
+    """Tell systemd something, e.g. READY=1, if it started this process and wants to know."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as talk:
+            talk.settimeout(1)
+            talk.sendto(text.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def command(source: Source, campaign: str) -> list[str]:

@@ -54,7 +54,8 @@ class Troubles:
     def there(self, what: str, text: str, then: str) -> None:
         """This is not in order now, and what follows of it."""
         began, said = self._there.get(what, (time.monotonic(), ""))
-        if text != said:
+        # the details in parentheses differ from time to time
+        if text.partition(" (")[0] != said.partition(" (")[0]:
             log.warning("%s; %s", text, then)
         self._there[what] = (began, text)
 

@@ -99,12 +99,12 @@ def test_a_trouble_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("straxflow").propagate = True
     with caplog.at_level(logging.INFO):
         for _ in range(3):
-            troubles.there("db", "it is away", "waiting")
+            troubles.there("db", f"it is away ({troubles})", "waiting")
         troubles.there("db", "it refuses", "waiting")
         troubles.over("db", "it is back")
         troubles.over("db", "it is back")
     assert [record.message.partition(" (")[0] for record in caplog.records] == [
-        "it is away; waiting", "it refuses; waiting", "it is back"
+        "it is away", "it refuses; waiting", "it is back"
     ]  # fmt: skip
 
 
