@@ -48,6 +48,11 @@ def batch_file(batch: str) -> str:
     return f"batches/{batch}.json"
 
 
+def config_file(batch: str) -> str:
+    """Where the configuration of an invocation stands in the state folder, for its jobs."""
+    return f"batches/{batch}.config.json"
+
+
 def campaign_name() -> str:
     """The campaign of this process: STRAXFLOW_CAMPAIGN, or `online`.
 

@@ -54,10 +54,11 @@ def fsync_path(path: Path) -> None:
         os.close(fd)
 
 
-def write_atomic(path: Path, data: bytes) -> bool:
+def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> bool:
     """Write a file so that a reader or a crash sees the old content or the new, never a part.
 
-    Same content as before: only the modification time changes. True if it was written.
+    Same content as before: only the modification time changes. `mode` is what the umask allows at most. True if it was
+    written.
     """
     path = Path(path)
     try:
@@ -68,7 +69,7 @@ def write_atomic(path: Path, data: bytes) -> bool:
         pass
     temp = path.parent / incoming_name(path.name[:80])
     # not mkstemp: the umask decides who may read it
-    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)

@@ -154,12 +154,28 @@ class Invocation:
         run = one.run.id
         claim = claimfile.ClaimFile(run=run, token=one.token, batch=self.batch, owner=owner.as_dict())
         claimfile.write(self.state, claim)
+        self._note_facts(one.run.facts)
         attempts.complete_open(self.state, run, one.taken_from)
         for where, _, _ in os.walk(self.state.run(run)):
             reap(Path(where))
         if not named:
             for message in set_aside_stale(self.config, self.state, run):
                 log.warning("run %s: %s", run, message)
+
+    def _note_facts(self, facts: RunFacts) -> None:
+        """Bring run.json in line with the document that was just claimed."""
+        file = self.state.run(facts.run) / RunFacts.name
+        new = facts.model_dump(exclude={"made"})
+        try:
+            old = self.state.facts(facts.run).model_dump(exclude={"made"})
+        except (FileNotFoundError, StraxflowError):
+            old = {}
+        if new == old:
+            return
+        changed = [f"{key}: {old[key]!r} became {new[key]!r}" for key in old if old[key] != new[key]]
+        if changed:
+            log.warning("run %s: its document changed since run.json was written: %s", facts.run, "; ".join(changed))
+        write(file, facts)
 
     def check_batch_is_new(self) -> None:
         """A batch is worked on once; its id may be given again only to look at it.

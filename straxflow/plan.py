@@ -45,6 +45,20 @@ def final_receipts(config: Config, run: str, mode: str) -> list[str]:
     return [receipt for receipt in receipts if receipt.endswith(f"/{last}")]
 
 
+def wanted_of(config: Config, state: State, run: str, mode: str) -> list[str]:
+    """Receipts to ask for so that all of a run's come to stand.
+
+    Of a run that has none yet the last ones bring all others; else one that was removed in between has to be named.
+    """
+    receipts = receipts_of(config, run, mode)
+    if any((state.folder / receipt).exists() for receipt in receipts):
+        return receipts
+    arrived = f"runs/{run}/{LIVE}/{Registered.name}"
+    last = final_receipts(config, run, mode)
+    # nothing but a release needs the registration of the live copy
+    return [arrived, *last] if arrived in receipts and "release" not in config.steps and arrived not in last else last
+
+
 @dataclass(frozen=True)
 class Standing:
     """How a run stands."""

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import errno
+import gc
+import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from straxflow.batch import Batch
+from straxflow.batch import Batch, config_file
 from straxflow.config import LIVE, Config, Resources
 from straxflow.errors import StraxflowError
 from straxflow.folders import check_folders
+from straxflow.fsio import write_atomic
 from straxflow.invocation import Invocation
-from straxflow.plan import receipts_of
+from straxflow.plan import wanted_of
 from straxflow.receipts import Processed, Registered, RunFacts, State, Transferred
 from straxflow.rundb.rundoc import query_for
+from straxflow.servers import Servers
 
 
 @contextmanager
@@ -29,6 +34,12 @@ def quiet_errors(shown_as: type[BaseException]) -> Iterator[None]:
         raise shown_as(f"straxflow: {error.filename or 'the state folder'}: {error.strerror or error}") from None
 
 
+def collect_seldom() -> None:
+    """Garbage collection finds nothing in a graph of thousands of jobs, and takes a sixth of its time."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
+
 class Flow:
     """One parsing of the Snakefile: its configuration, its state folder, its invocation."""
 
@@ -37,16 +48,27 @@ class Flow:
         self.state = state
         self.log = log
         self.invocation = Invocation(config, state, campaign, batch)
-        self._modes: dict[str, str] = {}
+        self._facts: dict[str, RunFacts] = {}
         self._begun = False
         self._finished = False
         self._bytes: dict[str, int] = {}
 
-    def begin(self, targets: Sequence[str]) -> None:
-        """Check the folders, claim what explicit targets need, and keep the leases from now on."""
+    def begin(self, targets: Sequence[str], settings: Mapping[str, Any], processes_here: bool) -> None:
+        """Check the folders, claim what explicit targets need, and keep the leases from now on.
+
+        `settings` is the configuration as the jobs are to read it; `processes_here` tells that process jobs run
+        on this machine, as children of this process.
+        """
         check_folders(self.config, self.state)
-        self.invocation.note_interrupts()
         self.invocation.check_batch_is_new()
+        file = self.state.folder / config_file(self.invocation.batch)
+        file.parent.mkdir(exist_ok=True)
+        # strax.environment may hold what is not for everybody's eyes
+        write_atomic(file, json.dumps(settings, default=str).encode(), mode=0o600)
+        self._servers = Servers(self.config, self.state.folder, self.invocation.batch)
+        self._servers.start_steps()
+        self._processes_here = processes_here
+        self.invocation.note_interrupts()
         self._begun = True
         self.invocation.open_tunnel()
         runs = self.invocation.claim_targets(targets)
@@ -60,6 +82,7 @@ class Flow:
         if self._finished or not self._begun:
             return
         self._finished = True
+        self._servers.end()
         states = self.invocation.finish()
         for run, state in sorted(states.items()):
             self.log.info(f"straxflow: run {run}: {state}")
@@ -68,15 +91,17 @@ class Flow:
         """Receipts that an invocation would make now; reads only."""
         check_folders(self.config, self.state)
         runs = self.invocation.preview(lambda text: self.log.warning(f"straxflow: {text}"))
-        self._modes |= {run.id: run.facts.mode for run in runs}
+        self._facts |= {run.id: run.facts for run in runs}
         self.log.info(f"straxflow: {len(runs)} pending run{'s' * (len(runs) != 1)} would be claimed")
-        return [path for run in runs for path in receipts_of(self.config, run.id, run.facts.mode)]
+        return [path for run in runs for path in wanted_of(self.config, self.state, run.id, run.facts.mode)]
 
     def receipts_of_batch(self, batch_file: str) -> list[str]:
         """All receipts of the runs of a batch."""
         batch = Batch.model_validate_json(Path(batch_file).read_text(encoding="utf-8"))
-        self._modes |= {run.run: run.mode for run in batch.runs}
-        return [path for run in batch.runs for path in receipts_of(self.config, run.run, run.mode)]
+        if batch.runs and self._begun and self._processes_here:
+            # it does its imports while the first data come in
+            self._servers.start_strax()
+        return [path for run in batch.runs for path in wanted_of(self.config, self.state, run.run, run.mode)]
 
     def check_run_id(self, run: str) -> None:
         """Make sure that a target names a run by its id, as a dry run asks nobody else.
@@ -94,16 +119,15 @@ class Flow:
 
     def before_release(self, run: str) -> list[str]:
         """All receipts that must stand before a run's copies may be dropped."""
-        products = self.config.products_for(self._mode(run))
+        products = self.config.products_for(self._facts_of(run).mode)
         live = [LIVE] if "transfer" in self.config.steps else []
         return [f"runs/{run}/{p}/{Registered.name}" for p in live + products]
 
-    def _mode(self, run: str) -> str:
-        if run not in self._modes:
-            path = self.state.run(run) / RunFacts.name
-            facts = self.state.facts(run) if path.is_file() else self.invocation.facts(run)
-            self._modes[run] = facts.mode
-        return self._modes[run]
+    def _facts_of(self, run: str) -> RunFacts:
+        if run not in self._facts:
+            known = (self.state.run(run) / RunFacts.name).is_file()
+            self._facts[run] = self.state.facts(run) if known else self.invocation.facts(run)
+        return self._facts[run]
 
     def threads(self, product: str) -> int:
         """Threads of a process job: as many as strax has workers, unless more are asked for."""
@@ -141,7 +165,7 @@ class Flow:
                 raise FileNotFoundError(errno.ENOENT, "not made yet", missing[0])
             else:
                 # before the transfer the DAQ's rate tells, as far as it is known
-                return rated_bytes(self.state.facts(run))
+                return rated_bytes(self._facts_of(run))
         return self._bytes[run]
 
 

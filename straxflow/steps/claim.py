@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-from typing import Any
 
 from straxflow.invocation import Invocation
+from straxflow.steps.job import Call
 
 log = logging.getLogger("straxflow")
 
 
-def claim_batch(snakemake: Any, invocation: Invocation) -> None:
+def claim_batch(call: Call, invocation: Invocation) -> None:
     """Claim pending runs into the batch file."""
-    batch = invocation.claim_batch(Path(snakemake.output[0]).absolute())
+    batch = invocation.claim_batch(call.receipt.absolute())
     for problem in batch.problems:
         log.warning("%s", problem)
         print(f"straxflow: {problem}")
@@ -21,6 +20,6 @@ def claim_batch(snakemake: Any, invocation: Invocation) -> None:
     print(f"straxflow: claimed {len(batch.runs)} pending runs{': ' + newest if newest else ''}", flush=True)
 
 
-def write_facts(snakemake: Any, invocation: Invocation) -> None:
+def write_facts(call: Call, invocation: Invocation) -> None:
     """Write run.json from the run document."""
-    invocation.write_facts(snakemake.wildcards.run, Path(snakemake.output[0]).absolute())
+    invocation.write_facts(call.run, call.receipt.absolute())

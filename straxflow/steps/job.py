@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from straxflow import config as settings
 from straxflow import redo
 from straxflow.attempts import AttemptFile, Outcome, complete_open, hopeless, outcome_of
 from straxflow.batch import campaign_name, ensure_batch_id
 from straxflow.claimfile import Fence
-from straxflow.config import LIVE, Config
+from straxflow.config import Config
 from straxflow.errors import Cause, StraxflowError
 from straxflow.folders import check_folders
 from straxflow.receipts import Receipt, State, write
@@ -61,22 +60,33 @@ class Stopped(BaseException):
     """A signal asks this job to end; not an Exception, so that nothing on the way takes it for a failure."""
 
 
-def run_job(snakemake: Any, step: Step) -> None:
-    """Run a step as a Snakemake job; ends the process with 1 if it fails."""
-    declared = Path(snakemake.log[0])
-    with log_of_attempts(declared.absolute()) as log_file:
-        _attempt(snakemake, step, log_file, str(declared.with_name(log_file.name)))
+@dataclass(frozen=True)
+class Call:
+    """What Snakemake asks of a job: paths are relative to the state folder, the working folder of all jobs."""
+
+    step: str
+    receipt: Path
+    log: Path
+    run: str
+    product: str
+    threads: int
+    load: Callable[[], Config]
 
 
-def _attempt(snakemake: Any, step: Step, log_file: Path, log_name: str) -> None:
+def run_job(call: Call, step: Step) -> None:
+    """Run a step; ends the process with 1 if it fails."""
+    with log_of_attempts(call.log.absolute()) as log_file:
+        _attempt(call, step, log_file, str(call.log.with_name(log_file.name)))
+
+
+def _attempt(call: Call, step: Step, log_file: Path, log_name: str) -> None:
     campaign = campaign_name()
     batch = ensure_batch_id()
-    run = snakemake.wildcards.run
-    product = getattr(snakemake.wildcards, "product", LIVE)
+    run, product = call.run, call.product
     attempt: AttemptFile | None = None
     _on_signals(_stop)
     try:
-        config = settings.load(snakemake.config)
+        config = call.load()
         state = State(config.folders.state / campaign)
         check_folders(config, state)
         fence = Fence.enter(state, run, batch)
@@ -91,12 +101,12 @@ def _attempt(snakemake: Any, step: Step, log_file: Path, log_name: str) -> None:
         attempt = AttemptFile.start(state, run, product, step.name, batch, log_name)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         log.info("%s of %s, run %s, begins (invocation %s)", step.name, product, run, batch)
-        job = Job(config, state, campaign, run, product, fence, int(snakemake.threads), log_file)
+        job = Job(config, state, campaign, run, product, fence, call.threads, log_file)
         receipt = step.work(job)
         fence.check()
         # the work is done: too late to stop between its receipt and its attempt, or on the way out
         _on_signals(signal.SIG_IGN)
-        write(Path(snakemake.output[0]), receipt)
+        write(call.receipt.absolute(), receipt)
     except Stopped as stopped:
         _fail(attempt, "stopped", f"stopped by {stopped} (time limit, cancelled, or interrupted)", 143)
     except StraxflowError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from straxflow.errors import Damaged, Misconfigured, StepFailed
 from straxflow.fsio import walk_files
 from straxflow.lastwords import last_words
 from straxflow.receipts import Processed, RunFacts, Target
+from straxflow.servers import STRAX
 from straxflow.steps.job import Job, log
 from straxflow.steps.made import Made
 from straxflow.steps.program import Exit, run_program
 from straxflow.straxjob.validate import Coverage, check_strax_folder
+
+CLIENT = Path(__file__).parents[1] / "straxjob" / "client.py"
 
 
 def make(job: Job, source: Path, scratch: Path) -> Made:
@@ -30,6 +34,10 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
     python = config.strax.python
     argv = [sys.executable] if python == ["python"] else list(python)
     argv += ["-m", "straxflow.straxjob", str(request), str(result_file)]
+    server = os.environ.get(STRAX)
+    if server:
+        # it starts the same by itself where the server is not there any more
+        argv = [sys.executable, "-S", str(CLIENT), server, *argv]
     environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **config.strax.environment}
     timeout_s = chosen.timeout_s or config.strax.timeout_s
     ended = run_program(job, argv, environment, timeout_s, scratch)

@@ -62,7 +62,7 @@ def chain(run: str, product: str) -> set[str]:
 
 
 def whole(run: str, *products: str) -> set[str]:
-    once = {f"{rule} {run}" for rule in ("rundoc", "transfer", "register_live", "release")}
+    once = {f"{rule} {run}" for rule in ("transfer", "register_live", "release")}
     return once.union(*(chain(run, product) for product in products))
 
 
@@ -83,7 +83,7 @@ def test_pending_runs_of_each_mode_are_previewed_and_nothing_changes(site: Site)
     assert len(result.jobs) == len(set(result.jobs))
     for run, product in (("000001", "sums"), ("000002", "raw")):
         order = of_run(result.jobs, run)
-        steps = [f"{rule} {run}" for rule in ("rundoc", "transfer")]
+        steps = [f"{rule} {run}" for rule in ("transfer",)]
         steps += [f"{rule} {run}/{product}" for rule in CHAIN] + [f"release {run}"]
         places = [order.index(step) for step in steps]
         assert places == sorted(places)
@@ -95,17 +95,16 @@ def test_an_explicit_target_plans_what_it_needs_and_claims_nothing(site: Site) -
     before = site.dump_database(), site.dump_files()
     result = site.dry_run("runs/000001/sums/processed.json")
     assert (site.dump_database(), site.dump_files()) == before
-    assert result.jobs == ["rundoc 000001", "transfer 000001", "process 000001/raw", "process 000001/sums"]
+    assert result.jobs == ["transfer 000001", "process 000001/raw", "process 000001/sums"]
 
 
 @pytest.mark.parametrize(
     ("steps", "expected"),
     [
-        (["transfer"], {"rundoc 000001", "transfer 000001", "register_live 000001"}),
+        (["transfer"], {"transfer 000001", "register_live 000001"}),
         (
             ["transfer", "process"],
-            {"rundoc 000001", "transfer 000001", "register_live 000001"}
-            | {"process 000001/raw", "process 000001/sums"},
+            {"transfer 000001", "register_live 000001"} | {"process 000001/raw", "process 000001/sums"},
         ),
         (
             ["transfer", "process", "checksum", "move_out"],

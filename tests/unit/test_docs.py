@@ -26,5 +26,5 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_every_rule_has_a_docstring_a_log_and_a_benchmark() -> None:
     for file in (ROOT / "workflow" / "rules").glob("*.smk"):
         for block in re.split(r"^(?=(?:rule|checkpoint) )", file.read_text(encoding="utf-8"), flags=re.M)[1:]:
-            for needed in ('"""', "    log:", "    benchmark:", "    script:"):
+            for needed in ('"""', "    log:", "    benchmark:", "    shell:"):
                 assert needed in block, f"{file.name}: {block.splitlines()[0]} {needed}"

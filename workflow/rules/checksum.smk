@@ -12,5 +12,5 @@ rule checksum:
     resources:
         mem_mb=resource("checksum", "mem_mb"),
         runtime=resource("checksum", "runtime_min"),
-    script:
-        "../scripts/checksum.py"
+    shell:
+        "straxflow-step checksum {output} {log} {threads}"

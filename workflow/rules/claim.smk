@@ -6,8 +6,8 @@ checkpoint claim:
         "logs/batches/{batch}.log",
     benchmark:
         "benchmarks/batches/{batch}.tsv"
-    script:
-        "../scripts/claim.py"
+    shell:
+        "straxflow-step claim {output} {log}"
 
 
 rule rundoc:
@@ -20,5 +20,5 @@ rule rundoc:
         "logs/{run}/rundoc.log",
     benchmark:
         "benchmarks/{run}/rundoc.tsv"
-    script:
-        "../scripts/rundoc.py"
+    shell:
+        "straxflow-step rundoc {output} {log}"

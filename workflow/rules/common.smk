@@ -15,7 +15,8 @@ from straxflow.fsio import MARKER
 from straxflow.batch import campaign_name, ensure_batch_id
 from straxflow.receipts import State
 from straxflow.slurm import JOB_PREFIX, SLURM
-from straxflow.workflow import Flow, quiet_errors
+from straxflow.servers import forget_servers, put_on_path
+from straxflow.workflow import Flow, collect_seldom, quiet_errors
 
 with quiet_errors(SystemExit):
     if not config:  # no profile: e.g. snakemake --lint
@@ -24,6 +25,11 @@ with quiet_errors(SystemExit):
     STATE = State(CONFIG.folders.state / campaign_name())
     BATCH = ensure_batch_id()
     FLOW = Flow(CONFIG, STATE, campaign_name(), BATCH, logger)
+    collect_seldom()
+
+put_on_path(Path(sys.executable).parent, Path(workflow.basedir, "workflow", "scripts"))
+if workflow.remote_exec:
+    forget_servers()  # they are on the head node, outside of what this batch job may use
 
 # fewer jobs wait for one of the site's transfer slots
 if "transfers" not in workflow.global_resources:
@@ -90,8 +96,13 @@ def resource(step, name):
 def begin():
     """Claim the runs of explicitly named targets and keep the leases; an error here stops before any job."""
     atexit.register(FLOW.finish)
+    here = workflow.executor_plugin.common_settings.local_exec
     with quiet_errors(SystemExit):
-        FLOW.begin([*workflow.dag_settings.targets, *workflow.dag_settings.forcerun])
+        FLOW.begin(
+            [*workflow.dag_settings.targets, *workflow.dag_settings.forcerun],
+            config,
+            here or "process" in CONFIG.head_node,
+        )
     name_batch_jobs()
 
 

@@ -12,5 +12,5 @@ rule move_out:
     resources:
         mem_mb=resource("move_out", "mem_mb"),
         runtime=resource("move_out", "runtime_min"),
-    script:
-        "../scripts/move_out.py"
+    shell:
+        "straxflow-step move_out {output} {log} {threads}"

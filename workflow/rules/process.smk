@@ -1,7 +1,6 @@
 rule process:
     """Make one product from its source, with strax or a command."""
     input:
-        "runs/{run}/run.json",
         source_receipt,
     output:
         "runs/{run}/{product}/processed.json",
@@ -13,5 +12,5 @@ rule process:
     resources:
         mem_mb=resource("process", "mem_mb"),
         runtime=resource("process", "runtime_min"),
-    script:
-        "../scripts/process.py"
+    shell:
+        "straxflow-step process {output} {log} {threads}"

@@ -1,7 +1,6 @@
 rule register:
     """Write the product's data entries to the run document, in one atomic write."""
     input:
-        "runs/{run}/run.json",
         "runs/{run}/{product}/stored.json",
     output:
         "runs/{run}/{product}/registered.json",
@@ -9,5 +8,5 @@ rule register:
         "logs/{run}/{product}.register.log",
     benchmark:
         "benchmarks/{run}/{product}.register.tsv"
-    script:
-        "../scripts/register.py"
+    shell:
+        "straxflow-step register {output} {log}"

@@ -8,5 +8,5 @@ rule release:
         "logs/{run}/release.log",
     benchmark:
         "benchmarks/{run}/release.tsv"
-    script:
-        "../scripts/release.py"
+    shell:
+        "straxflow-step release {output} {log}"

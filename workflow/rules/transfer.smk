@@ -1,7 +1,7 @@
 rule transfer:
     """Bring the live data in by rsync, compare every file with the sender's digest, check its format."""
     input:
-        "runs/{run}/run.json",
+        valid_run_id,
     output:
         "runs/{run}/live/transferred.json",
     log:
@@ -13,8 +13,8 @@ rule transfer:
         mem_mb=resource("transfer", "mem_mb"),
         runtime=resource("transfer", "runtime_min"),
         transfers=1,
-    script:
-        "../scripts/transfer.py"
+    shell:
+        "straxflow-step transfer {output} {log} {threads}"
 
 
 rule register_live:
@@ -27,5 +27,5 @@ rule register_live:
         "logs/{run}/live.register.log",
     benchmark:
         "benchmarks/{run}/live.register.tsv"
-    script:
-        "../scripts/register_live.py"
+    shell:
+        "straxflow-step register_live {output} {log}"

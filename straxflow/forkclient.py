@@ -1,0 +1,99 @@
+"""The client of a fork server: one for each job, so it imports next to nothing."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+
+GRACE_S = 30.0
+"""How long a job that was asked to end may take, seconds."""
+STREAMS = (0, 1, 2)
+
+
+def ask(server: str, words: list[str]) -> int | None:
+    """Let a server do the work that `words` name; its exit code, or None if there is no server.
+
+    If the job was killed, this process ends by the same signal.
+    """
+    signals = (signal.SIGINT, signal.SIGTERM)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as talk:
+        # one that comes before it can be passed on must wait
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        try:
+            talk.connect(server)
+            text = pack(words)
+            socket.send_fds(talk, [len(text).to_bytes(4, "big")], list(STREAMS))
+            talk.sendall(text)
+            pid = int.from_bytes(receive(talk, 4), "big")
+            for number in signals:
+                signal.signal(number, lambda number, _: send(pid, number))
+        except (OSError, EOFError):
+            return None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            status = int.from_bytes(receive(talk, 4), "big")
+        except (OSError, EOFError):
+            # the server is gone, its job perhaps not: nobody may think that it has ended while it runs
+            end(pid)
+            return 1
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
+
+
+def pack(words: list[str]) -> bytes:
+    """What a job is to do, and where: words, working folder, environment."""
+    # pathlib would take longer to import than all the rest
+    folder = os.getcwd()  # noqa: PTH109
+    fields = [folder, str(len(words)), *words, *(f"{key}={value}" for key, value in os.environ.items())]
+    return b"\0".join(map(os.fsencode, fields))
+
+
+def unpack(text: bytes) -> tuple[str, list[str], dict[str, str]]:
+    """Working folder, words and environment, from what `pack` made."""
+    folder, count, *rest = (os.fsdecode(field) for field in text.split(b"\0"))
+    pairs = (field.partition("=") for field in rest[int(count) :])
+    return folder, rest[: int(count)], {key: value for key, _, value in pairs}
+
+
+def receive(talk: socket.socket, size: int) -> bytes:
+    """So many bytes, all of them.
+
+    Raises:
+        EOFError: if the other side closed before.
+    """
+    received = b""
+    while len(received) < size:
+        part = talk.recv(size - len(received))
+        if not part:
+            raise EOFError
+        received += part
+    return received
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal to a process, if there still is one."""
+    try:  # noqa: SIM105  (contextlib would have to be imported)
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def end(pid: int) -> None:
+    """End a process that is not this one's child, and wait until it has."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return
+    gone = select.poll()
+    gone.register(handle, select.POLLIN)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        send(pid, number)
+        if gone.poll(GRACE_S * 1000):
+            return

@@ -1,0 +1,270 @@
+"""Jobs as forks of a process that has done its imports: a start costs milliseconds instead of a second.
+
+A server lives as long as the invocation that started it. Each job is a fork of it, with the folder, the environment and
+the standard streams of the client that asked; the client ends as its job ended. Where there is no server, the client
+does the work itself. Standard library only: it also serves the Python that has strax.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from straxflow.forkclient import GRACE_S, STREAMS, receive, send, unpack
+
+Work = Callable[[list[str]], int]
+Order = tuple[str, list[str], dict[str, str]]
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Server:
+    """Answers clients until its lifeline, a pipe that the invocation's main process holds, is cut."""
+
+    def __init__(self, listener: socket.socket, lifeline: int, work: Work, heirs: bool) -> None:
+        self.listener = listener
+        self.lifeline = lifeline
+        self.work = work
+        self.heirs = heirs
+        self.jobs: dict[int, socket.socket] = {}
+        self.doomed: dict[int, float] = {}
+        self.successors: set[int] = set()
+        self.wait = selectors.DefaultSelector()
+
+    def run(self) -> None:
+        """Serve; returns when the lifeline is cut and the last job has ended."""
+        self.listener.setblocking(False)
+        wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        # Ctrl-C at the terminal reaches the whole group: it is for the clients, which pass it on
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.throne, self.crown = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.throne.setblocking(False)
+        self._listen()
+        for source in (self.lifeline, wake, self.throne):
+            self.wait.register(source, selectors.EVENT_READ)
+        while self.lifeline >= 0 or self.jobs or self.successors:
+            for key, _ in self.wait.select(1.0 if self.doomed else None):
+                if key.fileobj is self.listener:
+                    self._accept()
+                elif key.fileobj is self.throne:
+                    self._crown()
+                elif key.fileobj == wake:
+                    os.read(wake, 4096)
+                    self._reap()
+                elif key.fileobj == self.lifeline:
+                    self._listen(False)
+                    self.wait.unregister(self.lifeline)
+                    self.lifeline = -1
+                else:
+                    self._lost(int(key.data))
+            for pid in [pid for pid, end in self.doomed.items() if end < time.monotonic()]:
+                del self.doomed[pid]
+                send(pid, signal.SIGKILL)
+
+    def _listen(self, yes: bool = True) -> None:
+        listens = self.listener in self.wait.get_map()
+        if yes and not listens:
+            self.wait.register(self.listener, selectors.EVENT_READ)
+        elif listens and not yes:
+            self.wait.unregister(self.listener)
+
+    def _accept(self) -> None:
+        try:
+            talk, _ = self.listener.accept()
+        except OSError:
+            return
+        talk.settimeout(10)
+        streams: list[int] = []
+        try:
+            size, streams, _, _ = socket.recv_fds(talk, 4, len(STREAMS))
+            order = unpack(receive(talk, int.from_bytes(size, "big")))
+            pid = os.fork()
+            if pid == 0:
+                self._become(talk, streams, order)
+            self.jobs[pid] = talk
+            self.wait.register(talk, selectors.EVENT_READ, pid)
+        except (OSError, EOFError, ValueError):
+            traceback.print_exc()
+        finally:
+            for stream in streams:
+                os.close(stream)
+
+    def _become(
+        self, talk: socket.socket, streams: list[int], order: tuple[str, list[str], dict[str, str]]
+    ) -> NoReturn:
+        """Be the job: the child's side of the fork."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+            self.wait.close()
+            for other in self.jobs.values():
+                other.close()
+            # before any work: a client that hears nothing does the work itself
+            talk.sendall(os.getpid().to_bytes(4, "big"))
+            if not self.heirs:
+                # only the server's end may keep the client waiting
+                talk.close()
+            os.setpgid(0, 0)
+            for target, stream in zip(STREAMS, streams, strict=True):
+                os.dup2(stream, target)
+                os.close(stream)
+            folder, words, environment = order
+            os.chdir(folder)
+            os.environ.clear()
+            os.environ.update(environment)
+            sys.argv[1:] = words
+            code = self.work(words)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        if code == 0 and self.heirs and single_threaded():
+            self._succeed(talk)
+        os._exit(code)
+
+    def _succeed(self, talk: socket.socket) -> None:
+        """Serve on in place of the parent: what this job compiled and loaded need not be loaded again."""
+        self.crown.send(str(os.getpid()).encode())
+        with Path(os.devnull).open("r+b", buffering=0) as null:
+            for target in STREAMS:
+                os.dup2(null.fileno(), target)
+        os.chdir("/")
+        gc.collect()
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)
+        gc.freeze()
+        talk.sendall((0).to_bytes(4, "big"))
+        talk.close()
+        Server(self.listener, self.lifeline, self.work, heirs=False).run()
+
+    def _crown(self) -> None:
+        """A job serves on: it answers its client itself, and the next ones are its own."""
+        with contextlib.suppress(BlockingIOError):
+            pid = int(self.throne.recv(16))
+            talk = self.jobs.pop(pid, None)
+            if talk:
+                self.wait.unregister(talk)
+                talk.close()
+            self.successors.add(pid)
+            self._listen(False)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._crown()
+            self.successors.discard(pid)
+            self.doomed.pop(pid, None)
+            if not self.successors and self.lifeline >= 0:
+                self._listen()
+            talk = self.jobs.pop(pid, None)
+            if talk:
+                with contextlib.suppress(KeyError, ValueError):
+                    self.wait.unregister(talk)
+                with contextlib.suppress(OSError):
+                    talk.sendall(status.to_bytes(4, "big"))
+                talk.close()
+
+    def _lost(self, pid: int) -> None:
+        """The client of a job is gone: nobody waits for the job any more."""
+        self._crown()
+        talk = self.jobs.get(pid)
+        if talk:
+            self.wait.unregister(talk)
+            send(pid, signal.SIGTERM)
+            self.doomed[pid] = time.monotonic() + GRACE_S
+
+
+def single_threaded() -> bool:
+    """Whether this process has one thread only: locks that others hold would stay locked in a fork for ever."""
+    return len(list(Path("/proc/self/task").iterdir())) == 1
+
+
+class Started:
+    """A server that this process started, and that ends with it."""
+
+    def __init__(
+        self, python: str, work: str, preload: Sequence[str], environment: Mapping[str, str], log: Path, heirs: bool
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="straxflow-"))
+        self.address = str(self.folder / "server")
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(self.address)
+        listener.listen(512)
+        # never written to: it breaks when this process ends, however it ends
+        lifeline, self._life = os.pipe()
+        code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from straxflow import forkserver; forkserver.main()"
+        numbers = [str(listener.fileno()), str(lifeline)]
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as output:
+                self.process = subprocess.Popen(
+                    [python, "-c", code, *numbers, "heirs" if heirs else "-", work, *preload],
+                    stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                    env={**os.environ, **environment}, pass_fds=(listener.fileno(), lifeline),
+                )  # fmt: skip
+        finally:
+            # whoever comes when the server is not there any more must be refused, not kept waiting
+            listener.close()
+            os.close(lifeline)
+
+    def end(self) -> None:
+        """Let it end after its last job."""
+        os.close(self._life)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+
+
+def main() -> None:
+    """What `Started` starts: LISTENER LIFELINE heirs|- WORK PRELOAD...; `module:function` is imported and called."""
+    listener, lifeline, heirs, work, *preload = sys.argv[1:]
+    door = socket.socket(fileno=int(listener))
+    address = Path(door.getsockname())
+    me = os.getpid()
+    try:
+        for name in preload:
+            _load(name)
+        gc.collect()
+        gc.freeze()
+        if not single_threaded():
+            sys.exit("straxflow: what was imported started threads, so each job starts by itself")
+        Server(door, int(lifeline), _load(work + ":"), heirs == "heirs").run()
+    finally:
+        if os.getpid() == me:
+            address.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                address.parent.rmdir()
+
+
+def _load(name: str) -> Any:
+    """Import `module`, call `module:function`, or give the function of `module:function:`."""
+    module, _, function = name.partition(":")
+    found = importlib.import_module(module)
+    if not function:
+        return found
+    wanted = getattr(found, function.rstrip(":"))
+    return wanted if function.endswith(":") else wanted()

@@ -1,0 +1,76 @@
+"""The fork servers of an invocation: one for the steps, one for strax, each as long as the main process lives."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from straxflow.config import Config
+from straxflow.forkserver import Started
+
+STEPS = "STRAXFLOW_STEPS"
+STRAX = "STRAXFLOW_STRAX"
+"""Where jobs find the servers."""
+ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
+"""While a server does its imports: threads do not survive a fork."""
+
+
+def forget_servers() -> None:
+    """Jobs of this process start by themselves."""
+    for name in (STEPS, STRAX):
+        os.environ.pop(name, None)
+
+
+def put_on_path(*folders: Path) -> None:
+    """Let jobs find programs in these folders first: straxflow-step, and this Python, activated or not."""
+    os.environ["PATH"] = os.pathsep.join([*map(str, folders), os.environ.get("PATH", os.defpath)])
+
+
+@dataclass
+class Servers:
+    """Starts them when there is work for them, and lets jobs find them by the environment."""
+
+    config: Config
+    folder: Path
+    batch: str
+    _started: dict[str, Started] = field(default_factory=dict)
+
+    def start_steps(self) -> None:
+        """Serve the jobs of this machine."""
+        preload = ["straxflow.steps.main:preload"]
+        self._start(STEPS, sys.executable, "straxflow.steps.main:main", preload, ONE_THREAD, heirs=False)
+
+    def start_strax(self) -> None:
+        """Serve the process jobs of this machine; the first one that succeeds leaves what it compiled to the others."""
+        python = strax_python(self.config)
+        products = [product for product in self.config.products.values() if product.kind == "strax"]
+        if python is None or not products or STRAX in self._started or "process" not in self.config.steps:
+            return
+        contexts = {product.context or self.config.strax.context for product in products}
+        modules = sorted(context.partition(":")[0] for context in contexts)
+        environment = {**ONE_THREAD, "PYTHONDONTWRITEBYTECODE": "", **self.config.strax.environment}
+        preload = ["straxflow.straxjob.job", *modules]
+        self._start(STRAX, python, "straxflow.straxjob.__main__:main", preload, environment, heirs=True)
+
+    def _start(
+        self, name: str, python: str, work: str, preload: list[str], environment: dict[str, str], heirs: bool
+    ) -> None:
+        log = self.folder / "logs" / "batches" / f"{self.batch}.{name.partition('_')[2].lower()}.log"
+        server = Started(python, work, preload, environment, log, heirs)
+        self._started[name] = server
+        os.environ[name] = server.address
+
+    def end(self) -> None:
+        """Let them end."""
+        for server in self._started.values():
+            server.end()
+
+
+def strax_python(config: Config) -> str | None:
+    """The interpreter that runs strax, if it is one and not a command that leads to one (conda run, apptainer)."""
+    first, *more = config.strax.python
+    if more:
+        return None
+    return sys.executable if first == "python" else first

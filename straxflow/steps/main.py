@@ -1,0 +1,69 @@
+"""What a job of the workflow does: the step that its words name, with the configuration of its invocation."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from straxflow import config as settings
+from straxflow.batch import config_file, ensure_batch_id
+from straxflow.config import LIVE, Config
+from straxflow.errors import StraxflowError
+from straxflow.steps.job import Call, run_job
+from straxflow.steps.local import run_local
+
+STEPS = {name: f"straxflow.steps.{name}" for name in
+         ("transfer", "register_live", "process", "checksum", "move_out", "register", "release")}  # fmt: skip
+LOCAL = {"claim": "claim_batch", "rundoc": "write_facts"}
+"""What needs no claim: functions of straxflow.steps.claim."""
+
+
+def main(words: list[str]) -> int:
+    """Run a job: STEP RECEIPT LOG [THREADS], paths from the state folder; ends the process if it fails."""
+    parser = argparse.ArgumentParser(prog="straxflow-step", description=__doc__)
+    parser.add_argument("step", choices=[*STEPS, *LOCAL])
+    parser.add_argument("receipt", type=Path)
+    parser.add_argument("log", type=Path)
+    parser.add_argument("threads", type=int, nargs="?", default=1)
+    asked = parser.parse_args(words)
+    # runs/RUN/RECEIPT is of the live data, runs/RUN/PRODUCT/RECEIPT of a product
+    _, run, *product = asked.receipt.parent.parts if asked.step != "claim" else ("", "")
+    call = Call(**vars(asked), run=run, product=product[0] if product else LIVE, load=config_of_batch)
+    if call.step in LOCAL:
+        run_local(call, getattr(_module("straxflow.steps.claim"), LOCAL[call.step]))
+    else:
+        run_job(call, _module(STEPS[call.step]).step)
+    return 0
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+@lru_cache
+def config_of_batch() -> Config:
+    """The configuration of this invocation, from the file that its main process wrote.
+
+    Raises:
+        StraxflowError: if there is none.
+    """
+    file = Path(config_file(ensure_batch_id()))
+    try:
+        return settings.load(json.loads(file.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError) as error:
+        raise StraxflowError(
+            f"{file.absolute()}: the configuration of this invocation cannot be read ({error}); start the work through "
+            "snakemake (without --no-hooks)"
+        ) from None
+
+
+def preload() -> None:
+    """What every job needs, for a process that is to be forked."""
+    for name in STEPS.values():
+        _module(name)
+    _module("straxflow.steps.claim")
+    config_of_batch()

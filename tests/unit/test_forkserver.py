@@ -1,0 +1,214 @@
+"""The fork server with real processes: a job behaves like the command it stands for."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from straxflow.forkclient import pack, unpack
+from straxflow.forkserver import Started
+
+ROOT = Path(__file__).parents[2]
+
+WORK = """
+import os, signal, sys, time
+
+LOADED = []
+
+def loaded():
+    LOADED.append("preload")
+
+def work(words):
+    what, *rest = words
+    if what == "say":
+        print("out", os.getcwd(), os.environ.get("WORD"), sys.stdin.read(), *rest, *LOADED, flush=True)
+        print("err", file=sys.stderr)
+    elif what == "exit":
+        sys.exit(int(rest[0]))
+    elif what == "return":
+        return int(rest[0])
+    elif what == "raise":
+        raise KeyError("a bug")
+    elif what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "remember":
+        LOADED.append(rest[0])
+    elif what == "wait":
+        def stop(*_):
+            open(rest[0] + ".stopped", "w").close()
+            sys.exit(143)
+        signal.signal(signal.SIGTERM, stop)
+        with open(rest[0], "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(60)
+    return 0
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Started]]:
+    (tmp_path / "some_work.py").write_text(WORK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    started: list[Started] = []
+
+    def begin(preload: str = "some_work:loaded", heirs: bool = False) -> Started:
+        server = Started(sys.executable, "some_work:work", [preload], {}, tmp_path / "server.log", heirs)
+        started.append(server)
+        return server
+
+    yield begin
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+
+
+def client(server: Started, *words: str, **options: object) -> "subprocess.Popen[str]":
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from straxflow.forkclient import ask; "
+        "code = ask(sys.argv[1], sys.argv[2:]); sys.exit('no server' if code is None else code)"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-S", "-c", code, server.address, *words],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,  # type: ignore[call-overload]
+    )  # fmt: skip
+
+
+def result(server: Started, *words: str) -> int:
+    one = client(server, *words)
+    one.communicate("", timeout=30)
+    return one.returncode
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "did not come true"
+        time.sleep(0.01)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def test_words_and_environment_survive_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODD", "a=b\nc")
+    folder, words, environment = unpack(pack(["run", "", "ä b", "-n"]))
+    assert (folder, words) == (str(Path.cwd()), ["run", "", "ä b", "-n"])
+    assert environment == dict(os.environ)
+
+
+def test_a_job_has_the_streams_the_folder_and_the_environment_of_its_client(
+    start: Callable[..., Started], tmp_path: Path
+) -> None:
+    one = client(start(), "say", "x", cwd=tmp_path, env={**os.environ, "WORD": "here"})
+    out, err = one.communicate("words in", timeout=30)
+    assert (one.returncode, out, err) == (0, f"out {tmp_path} here words in x preload\n", "err\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["exit", "3"], 3), (["return", "2"], 2), (["raise"], 1), (["kill"], -signal.SIGKILL)]
+)
+def test_a_client_ends_as_its_job_ended(start: Callable[..., Started], words: list[str], code: int) -> None:
+    server = start()
+    assert result(server, *words) == code
+    # and takes no other with it
+    assert result(server, "say") == 0
+
+
+def test_many_at_once(start: Callable[..., Started]) -> None:
+    server = start()
+    clients = [client(server, "return", str(i % 7)) for i in range(60)]
+    assert [c.wait(60) for c in clients] == [i % 7 for i in range(60)]
+
+
+def test_a_signal_is_passed_on(start: Callable[..., Started], tmp_path: Path) -> None:
+    marker = tmp_path / "job"
+    one = client(start(), "wait", str(marker))
+    wait_for(marker.exists)
+    one.terminate()
+    assert one.wait(30) == 143
+    assert (tmp_path / "job.stopped").exists()
+
+
+def test_a_job_whose_client_is_killed_is_told_to_stop(start: Callable[..., Started], tmp_path: Path) -> None:
+    marker = tmp_path / "job"
+    one = client(start(), "wait", str(marker))
+    wait_for(lambda: marker.exists() and marker.read_text())
+    one.kill()
+    one.wait()
+    wait_for((tmp_path / "job.stopped").exists)
+    wait_for(lambda: gone(int(marker.read_text())))
+
+
+def test_a_client_does_not_end_before_its_job_when_the_server_is_killed(
+    start: Callable[..., Started], tmp_path: Path
+) -> None:
+    server, marker = start(), tmp_path / "job"
+    one = client(server, "wait", str(marker))
+    wait_for(lambda: marker.exists() and marker.read_text())
+    server.process.kill()
+    assert one.wait(30) == 1
+    assert gone(int(marker.read_text()))
+
+
+def test_without_a_server_the_client_says_so(start: Callable[..., Started], tmp_path: Path) -> None:
+    server = start(preload="no_such_module")
+    server.process.wait(30)
+    one = client(server, "say")
+    assert one.communicate(timeout=30)[1] == "no server\n"
+    assert "no_such_module" in (tmp_path / "server.log").read_text()
+
+
+def test_a_server_ends_with_its_lifeline_but_not_before_its_jobs(start: Callable[..., Started], tmp_path: Path) -> None:
+    server, marker = start(), tmp_path / "job"
+    one = client(server, "wait", str(marker))
+    wait_for(lambda: marker.exists() and marker.read_text())
+    os.close(server._life)
+    time.sleep(0.2)
+    assert server.process.poll() is None
+    os.kill(int(marker.read_text()), signal.SIGTERM)
+    assert one.wait(30) == 143
+    server.process.wait(30)
+    assert not server.folder.exists()
+
+
+def test_what_the_first_job_loaded_stays_for_the_others(start: Callable[..., Started]) -> None:
+    server = start(heirs=True)
+    assert result(server, "remember", "numbers") == 0
+    one = client(server, "say")
+    assert one.communicate("", timeout=30)[0].split()[-2:] == ["preload", "numbers"]
+    # forks of the heir leave nothing to each other
+    assert result(server, "remember", "words") == 0
+    assert client(server, "say").communicate("", timeout=30)[0].split()[-2:] == ["preload", "numbers"]
+
+
+def test_a_failed_job_is_no_heir(start: Callable[..., Started]) -> None:
+    server = start(heirs=True)
+    assert result(server, "return", "1") == 1
+    assert client(server, "say").communicate("", timeout=30)[0].split()[-1] == "preload"
+
+
+def test_where_the_heir_is_killed_its_parent_serves_again(start: Callable[..., Started]) -> None:
+    server = start(heirs=True)
+    assert result(server, "remember", "numbers") == 0
+    (heir,) = [
+        int(pid) for pid in Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    ]
+    os.kill(heir, signal.SIGKILL)
+    wait_for(lambda: gone(heir))
+    assert client(server, "say").communicate("", timeout=30)[0].split()[-1] == "preload"
+
+
+def test_an_heir_ends_with_the_lifeline_too(start: Callable[..., Started]) -> None:
+    server = start(heirs=True)
+    assert result(server, "remember", "numbers") == 0
+    server.end()
+    assert server.process.poll() == 0
