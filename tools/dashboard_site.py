@@ -10,17 +10,20 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import numpy
 import yaml
 from pymongo import MongoClient
 
 from straxflow.cli.site import Site
 from straxflow.config import load
 from straxflow.dashboard.server import listen
+from straxflow.detectors.demo_summary import histogram
 from straxflow.folders import init_folders
 from straxflow.lab.history import History
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.owner import Owner
-from straxflow.receipts import now
+from straxflow.receipts import Registered, now
+from straxflow.rundb.client import connect
 
 MODES = ["background"] * 7 + ["calibration_kr83m"] * 3 + ["led", "noise"]
 TRANSFER_BROKE = (
@@ -61,6 +64,7 @@ def made_up(folder: Path, runs: int = 260) -> Iterator[tuple[Site, History]]:
         owner = replace(Owner.current(), host="stbc-i1")
         history = History(site.config, site.state, client["run"]["runs"], owner=owner)
         fill(history, runs)
+        monitor(site, history)
         yield site, history
 
 
@@ -79,7 +83,7 @@ def fill(history: History, runs: int) -> None:
         tags = [{"name": "hold-processing", "user": "ana", "date": end}] if i == 9 else []
         run = history.run(number, mode, end, "done" if i > 8 and i not in (9, 12, 27, 60) else "pending", tags=tags)
         at = end + timedelta(minutes=1)
-        end -= timedelta(minutes=dice.uniform(20, 90) if i < 120 else dice.uniform(60, 420))
+        end -= timedelta(minutes=dice.uniform(25, 38) if i < 170 else dice.uniform(40, 300))
         if i in (1, 2, 9):
             continue
         history.facts(run, number)
@@ -109,6 +113,35 @@ def fill(history: History, runs: int) -> None:
             )
             continue
         history.chain(run, at)
+
+
+def monitor(site: Site, history: History, runs: int = 60) -> None:
+    """Summaries of the newest runs with events."""
+    dice = random.Random(5)
+    with connect(site.config) as db:
+        done = [run for run in sorted(site.state.all_runs()) if site.state.path(run, "events", Registered).is_file()]
+        for run in done[-runs:]:
+            facts = site.state.facts(run)
+            rate = {"background": 4.1, "calibration_kr83m": 38}[facts.mode] * dice.uniform(0.95, 1.05)
+            events = int(rate * facts.seconds)
+            drift = numpy.random.default_rng(events).triangular(4, 40, 62, min(events, 4000))
+            values = {
+                "events": events, "rate (Hz)": rate, "median S1 (PE)": dice.gauss(121, 4),
+                "median S2 (PE)": dice.gauss(4650, 60), "longest drift (µs)": dice.gauss(61.8, 0.1),
+            }  # fmt: skip
+            history.summary(db, run, "events", values, histogram(drift, "drift time (µs)", "events"))
+        db.ours("watchers").insert_one(
+            {
+                "_id": "stoomboot/online",
+                "site": "stoomboot",
+                "campaign": "online",
+                "user": "xams",
+                "owner": history.owner.as_dict(),
+                "since": now(),
+                "renewed": now(),
+                "lease_s": 600,
+            }
+        )
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qsl
 
+from straxflow import summaries
 from straxflow.config import LIVE
 from straxflow.dashboard import logs
 from straxflow.dashboard.documents import FILTERS
@@ -79,6 +80,7 @@ class App:
             (re.compile(r"/api/status"), self._status),
             (re.compile(r"/api/runs"), self._runs),
             (re.compile(rf"/api/run/({_RUN})"), self._run),
+            (re.compile(rf"/api/plot/({_RUN})/({_NAME})"), self._plot),
             (re.compile(rf"/api/log/({_RUN})/({_NAME})/({_ATTEMPT})"), self._log),
         ]
 
@@ -134,7 +136,7 @@ class App:
     def _status(self) -> Answer:
         return _json(self._page.overview())
 
-    def _runs(self, state: str | None = None, mode: str | None = None) -> Answer:
+    def _runs(self, state: str | None = None, mode: str | None = None, made: str | None = None) -> Answer:
         if state is not None and state not in FILTERS:
             raise Refused("400 Bad Request", f"state: one of {', '.join(FILTERS)}")
         if mode is not None and not _MODE.fullmatch(mode):
@@ -146,6 +148,15 @@ class App:
         if found is None:
             raise Refused("404 Not Found", f"there is no run {run}")
         return _json(found)
+
+    def _plot(self, run: str, product: str) -> Answer:
+        found = self._page.plot(run, product)
+        if found is None:
+            raise Refused("404 Not Found", f"there is no plot of {product} of run {run}")
+        kind, picture = found
+        # opened by itself instead of in the page, it still can do nothing
+        policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox; frame-ancestors 'none'"
+        return Answer(picture, summaries.KINDS[kind], extra=(("Content-Security-Policy", policy),))
 
     def _log(self, run: str, product: str, name: str) -> Answer:
         known = {LIVE, *self._page.config.products}
@@ -172,8 +183,8 @@ def _query(environ: dict[str, Any]) -> dict[str, str]:
     except (ValueError, UnicodeError):
         raise Refused("400 Bad Request", "the query is not readable") from None
     query = dict(pairs)
-    if len(query) != len(pairs) or set(query) - {"state", "mode"}:
-        raise Refused("400 Bad Request", "the query may have state and mode, each once")
+    if len(query) != len(pairs) or set(query) - {"state", "mode", "made"}:
+        raise Refused("400 Bad Request", "the query may have state, mode and made, each once")
     return query
 
 

@@ -10,8 +10,9 @@ from datetime import datetime
 from pymongo import ASCENDING, DESCENDING
 
 from straxflow.config import Config
-from straxflow.dashboard.documents import FILTERS, RunRow, claimant_of, projection, query_of, row_of, time_of
+from straxflow.dashboard.documents import FILTERS, RunRow, claimant_of, projection, query_of, row_of, text, time_of
 from straxflow.rundb.client import Document, RunDb
+from straxflow.rundb.pending import claim_lapsed
 from straxflow.rundb.rundoc import campaign_part
 from straxflow.rundb.switch import Switch, read_switch
 
@@ -35,13 +36,16 @@ class Invocation:
 
 @dataclass(frozen=True)
 class Watcher:
-    """A watcher of this site, as it tells of itself in its own collection."""
+    """The watcher that acts for a site, as its lease tells."""
 
+    site: str
+    user: str | None
     host: str
     pid: int | None
+    since: datetime | None
     seen: datetime | None
     alive: bool
-    leads: bool
+    ended: datetime | None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class DatabaseView:
     newest: Sequence[RunRow] = ()
     failures: Sequence[RunRow] = ()
     invocations: Sequence[Invocation] = ()
+    watchers: Sequence[Watcher] = ()
     held: Mapping[str, bool] = field(default_factory=dict)
     """Runs that are claimed, and whether by a live invocation."""
 
@@ -77,6 +82,7 @@ def look(db: RunDb, config: Config, campaign: str) -> DatabaseView:
         newest=rows(db, config, campaign, limit=config.dashboard.runs),
         failures=rows(db, config, campaign, "failed", limit=MOST_FAILURES) if counts["failed"] else [],
         invocations=invocations,
+        watchers=_watchers(db, config, campaign, moment),
         held=held,
     )
 
@@ -128,6 +134,27 @@ def _invocations(
         for batch, claimants in by_batch.items()
     ]
     return sorted(found, key=lambda i: i.batch, reverse=True), held
+
+
+def _watchers(db: RunDb, config: Config, campaign: str, moment: datetime) -> list[Watcher]:
+    found = []
+    for lease in db.ours("watchers").find({"campaign": campaign}).limit(MOST_WATCHERS):
+        owner = lease.get("owner")
+        known = owner if isinstance(owner, Mapping) else {}
+        pid = known.get("pid")
+        found.append(
+            Watcher(
+                site=text(lease.get("site")) or "?",
+                user=text(lease.get("user")),
+                host=text(known.get("host")) or "?",
+                pid=pid if isinstance(pid, int) else None,
+                since=time_of(lease.get("since")),
+                seen=time_of(lease.get("renewed")),
+                alive=bool(known) and not claim_lapsed(lease, moment, config.claim.lease_s),
+                ended=time_of(lease.get("ended")),
+            )
+        )
+    return sorted(found, key=lambda watcher: watcher.site != config.site)
 
 
 def _next_due(db: RunDb, config: Config, campaign: str, moment: datetime) -> datetime | None:

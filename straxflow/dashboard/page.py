@@ -12,9 +12,11 @@ from itertools import islice
 from typing import Any
 
 from straxflow.cli.site import Site
+from straxflow.dashboard import monitor
 from straxflow.dashboard.cells import Progress, Watched, columns
 from straxflow.dashboard.database import DatabaseView, look, rows
 from straxflow.dashboard.documents import RunRow
+from straxflow.dashboard.monitor import Monitored
 from straxflow.dashboard.parts import Part, Reading
 from straxflow.dashboard.throughput import Ledger, Throughput
 from straxflow.errors import StraxflowError
@@ -59,6 +61,8 @@ class Page:
         self.throughput = Part(Ledger(self.config, self.state).read, Throughput(), SLOW_S)
         empty: list[disks.Disk] = []
         self.disks = Part(partial(disks.local, self.config, self.state), empty, SLOW_S)
+        silent: list[Monitored] = []
+        self.monitor = Part(self._monitor, silent, every_s)
         self.remote = Part(partial(disks.remote, self.config), empty, 10 * SLOW_S, patience_s=0)
 
     def close(self) -> None:
@@ -85,11 +89,23 @@ class Page:
             "counts": dict(view.counts),
             "oldest": view.oldest and asdict(view.oldest),
             "next_due": view.next_due,
+            "watchers": [asdict(w) for w in view.watchers],
             "invocations": [asdict(i) for i in view.invocations],
             "failures": _table(failures.value),
             "throughput": {**_told(throughput), **asdict(throughput.value)},
             "disks": [asdict(d) for d in places],
+            "monitor": [asdict(m) for m in self.monitor.get().value],
         }
+
+    def plot(self, run: str, product: str) -> tuple[str, bytes] | None:
+        """Kind and content of the plot of a product."""
+        if found := monitor.plot_here(self.config, self.state, run, product):
+            return found
+        try:
+            with connect(self.config) as db:
+                return monitor.plot_told(db, self.site.campaign, run, product)
+        except StraxflowError:
+            return None
 
     def runs(self, state: str | None, mode: str | None) -> Json:
         """The table of runs, newest first."""
@@ -97,6 +113,7 @@ class Page:
         return {
             "now": now(),
             **_told(table),
+            "limit": self.config.dashboard.runs,
             "columns": [asdict(c) for c in columns(self.config)],
             **_table(table.value),
         }
@@ -116,6 +133,12 @@ class Page:
         self._open_tunnel()
         with connect(self.config) as db:
             return look(db, self.config, self.site.campaign)
+
+    def _monitor(self) -> list[Monitored]:
+        if self.database.get().problem:
+            return monitor.here(self.config, self.state)
+        with connect(self.config) as db:
+            return monitor.told(db, self.config, self.site.campaign)
 
     def _open_tunnel(self) -> None:
         """Open one tunnel for the life of the page; it watches itself."""

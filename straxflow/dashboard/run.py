@@ -13,6 +13,7 @@ from straxflow.config import LIVE, Config
 from straxflow.dashboard.cells import columns, progress, receipt_path
 from straxflow.dashboard.database import document_of
 from straxflow.dashboard.documents import row_of, text, time_of
+from straxflow.dashboard.monitor import of_run
 from straxflow.errors import StraxflowError
 from straxflow.progress import RELEASE, chain_of
 from straxflow.receipts import Checksums, Processed, Registered, Released, RunFacts, Stored, Transferred, now, read
@@ -49,6 +50,7 @@ def details(site: Site, run: str) -> Json | None:
         "progress": stands and asdict(stands),
         "columns": [asdict(c) for c in columns(site.config)],
         "receipts": list(_receipts(site, run, mode)) if here and mode else [],
+        "monitor": [asdict(m) for m in of_run(site.config, site.state, run)] if here else [],
         "released": _released(site, run) if here else None,
         "attempts": [_attempt(name, a) for name, a in islice(_newest(site, run), MOST_ATTEMPTS)] if here else [],
         "tags": list(_remarks(document, "tags", "name")),

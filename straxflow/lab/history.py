@@ -5,15 +5,18 @@ For looking at the status page, and for its tests; nothing of it is data.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pymongo.collection import Collection
 
-from straxflow import attempts, claimfile
+from straxflow import attempts, claimfile, summaries
 from straxflow.attempts import Attempt, Outcome
 from straxflow.config import LIVE, Config
 from straxflow.fsio import write_atomic
@@ -34,10 +37,12 @@ from straxflow.receipts import (
     now,
     write,
 )
+from straxflow.rundb import summaries as summaries_in_database
+from straxflow.rundb.client import RunDb
 from straxflow.settings import settings_digest
 
 Document = dict[str, Any]
-MODES = {"background": (3600, 4.1e9), "calibration_kr83m": (1800, 9.3e9), "led": (300, 0.6e9), "noise": (120, 0.1e9)}
+MODES = {"background": (1800, 2.1e9), "calibration_kr83m": (1500, 7.3e9), "led": (300, 0.6e9), "noise": (120, 0.1e9)}
 STEP_S = {"process": 240.0, "checksum": 12.0, "move_out": 30.0, "register": 0.4}
 SHARE = {"raw_records": 0.55, "peaks": 0.11, "events": 0.02, "led_calibration": 0.01}
 
@@ -128,6 +133,14 @@ class History:
         ours = {f"straxflow.{self.campaign}.claim": claim, f"straxflow.{self.campaign}.token": 1}
         self.runs.update_one({"number": number}, {"$set": {"processing_status": status, **ours}})
         claimfile.write(self.state, claimfile.ClaimFile(run=run, token=1, batch=batch, owner=owner.as_dict()))
+
+    def summary(self, db: RunDb, run: str, product: str, values: dict[str, float], plot: str) -> None:
+        """The summary of a product, for the online monitor."""
+        with TemporaryDirectory() as written:
+            (Path(written) / "summary.json").write_text(json.dumps({"values": values}))
+            (Path(written) / "plot.svg").write_text(plot)
+            summaries.take(self.state, run, product, Path(written))
+        summaries_in_database.record(db, self.config, self.campaign, self.state, self.state.facts(run), product)
 
     def _receipt(self, run: str, product: str, step: str, made: datetime, seconds: float) -> None:
         facts = self.state.facts(run)

@@ -19,6 +19,7 @@ from straxflow.settings import settings_digest
 from straxflow.steps import commandjob, straxstep
 from straxflow.steps.job import Job, Step, log
 from straxflow.steps.made import Made
+from straxflow.steps.summary import summarise
 from straxflow.straxjob.validate import read_metadata, same_data
 
 
@@ -42,6 +43,7 @@ def process(job: Job) -> Processed:
         for name, target in made.targets.items():
             _publish(job, name, target, made)
         redo.fulfil(job.state, job.run, job.product)
+        summarise(job, made.targets, scratch)
     finally:
         remove_tree(scratch)
     return Processed(

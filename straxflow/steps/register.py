@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pymongo.errors import PyMongoError
+
+from straxflow.errors import StraxflowError
 from straxflow.receipts import Checksums, Processed, Registered, Stored, now
+from straxflow.rundb import summaries
 from straxflow.rundb.client import Document, RunDb, connect
 from straxflow.rundb.entries import Entries, jsonable
-from straxflow.steps.job import Job, Step
+from straxflow.steps.job import Job, Step, log
 
 
 def register(job: Job) -> Registered:
@@ -13,7 +17,16 @@ def register(job: Job) -> Registered:
     wanted = product_entries(job)
     with connect(job.config) as db:
         there = entries_of(job, db).add(wanted)
+        _tell_summary(job, db)
     return Registered(run=job.run, product=job.product, entries=[jsonable(e) for e in there])
+
+
+def _tell_summary(job: Job, db: RunDb) -> None:
+    """Give the online monitor the product's summary, if there is one; it is not worth failing for."""
+    try:
+        summaries.record(db, job.config, job.campaign, job.state, job.state.facts(job.run), job.product)
+    except (PyMongoError, StraxflowError, OSError) as error:
+        log.warning("the summary of %s is not told to the run database: %s", job.product, error)
 
 
 def entries_of(job: Job, db: RunDb) -> Entries:

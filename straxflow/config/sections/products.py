@@ -12,6 +12,7 @@ from straxflow.config.sections.resources import Resources
 from straxflow.config.words import check_command
 
 COMMAND_WORDS = ("run", "number", "mode", "source", "output", "product")
+SUMMARY_WORDS = ("run", "number", "mode", "product", "data", "output")
 
 
 class Modes(Section):
@@ -50,6 +51,14 @@ class Product(Section):
         description="Data types (a pattern) of a product made from live data whose records must be as many as came in.",
     )
     keep_staging: bool = Field(False, description="Never drop the staging copy.")
+    summary: str | None = Field(
+        None,
+        description="A command line for the online monitor, run once the product is made: it reads the data folder "
+        '{data} and writes `summary.json`, `{"values": {"events": 1200}}`, and if it likes `plot.svg` or '
+        "`plot.png` into {output}; {run}, {number}, {mode} and {product} are filled in too, and `python` is the one "
+        "of strax.python. If it fails there is no summary, nothing else.",
+    )
+    summary_timeout_s: Seconds = Field(300, description="A summary that takes longer is stopped.")
 
     @model_validator(mode="after")
     def _command_fits_kind(self) -> Self:
@@ -59,6 +68,8 @@ class Product(Section):
             raise ValueError("`command` is for kind command")
         if self.command:
             check_command(self.command, COMMAND_WORDS)
+        if self.summary:
+            check_command(self.summary, SUMMARY_WORDS)
         if self.kind == "command" and self.targets:
             raise ValueError("`targets` is for kind strax")
         return self

@@ -1,7 +1,7 @@
 // Asks the server again and again, and shows what it says; says so when it does not answer.
 
 import { h, patch } from "./dom.js";
-import { age, now, setClock, seconds, utc } from "./format.js";
+import { age, now, setClock, utc, whole } from "./format.js";
 import { overview } from "./overview.js";
 import { runPage } from "./run.js";
 
@@ -81,11 +81,11 @@ function top() {
 function freshness() {
   if (lastAnswer === null) return silentSince === null ? ["wait", "asking…"] : ["bad", "no answer"];
   const silent = (performance.now() - lastAnswer) / 1000;
-  if (silentSince !== null) return ["bad", `no answer, data ${seconds(Math.round(silent))} old`];
+  if (silentSince !== null) return ["bad", `no answer, data ${whole(silent)} old`];
   const made = data.status.database.problem ? data.status.database.made : (data.status.database.made ?? data.status.now);
   const old = made ? Math.max(0, (now() - Date.parse(made)) / 1000) : silent;
   if (data.status.database.problem) return ["bad", "without the run database"];
-  return [old > 4 * refresh + 5 ? "old" : "ok", `${seconds(Math.round(old)).replace(".0", "")} old`];
+  return [old > 4 * refresh + 5 ? "old" : "ok", `${whole(old)} old`];
 }
 
 function banners() {

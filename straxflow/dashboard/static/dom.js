@@ -16,6 +16,8 @@ export function patch(parent, kids) {
     const node = typeof kid === "string" ? textNode(there, kid) : element(parent, there, keyed, kid);
     if (node !== there) parent.insertBefore(node, there);
     if (typeof kid !== "string") patch(node, kid.kids);
+    // only what is among its options can be chosen
+    if (kid.tag === "select" && node.value !== kid.props.value) node.value = kid.props.value;
   });
   while (parent.childNodes.length > kids.length) parent.lastChild.remove();
 }
@@ -42,7 +44,7 @@ function element(parent, there, keyed, { tag, props }) {
 
 function set(node, name, value) {
   if (name === "key") return;
-  if (name.startsWith("on") || name === "value") node[name] = value ?? null;
+  if (name.startsWith("on")) node[name] = value ?? null;
   else if (value === null || value === undefined || value === false) node.removeAttribute(name);
   else node.setAttribute(name, value === true ? "" : value);
 }

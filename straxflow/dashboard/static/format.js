@@ -19,13 +19,15 @@ export function seconds(s) {
   return `${Math.round(s / 86400)} d`;
 }
 
-export const age = (iso) => (iso ? seconds(Math.max(0, Math.round((now() - Date.parse(iso)) / 1000))) : "");
+export const whole = (s) => (s < 10 ? `${Math.round(s)} s` : seconds(Math.round(s)));
+
+export const age = (iso) => (iso ? whole(Math.max(0, (now() - Date.parse(iso)) / 1000)) : "");
 
 export const ago = (iso) => (iso ? `${age(iso)} ago` : "");
 
 export function until(iso) {
   const left = (Date.parse(iso) - now()) / 1000;
-  return left > 0 ? `in ${seconds(Math.round(left))}` : "now";
+  return left > 0 ? `in ${whole(left)}` : "now";
 }
 
 export const utc = (iso) => (iso ? `${iso.slice(0, 10)} ${iso.slice(11, 19)} UTC` : "");

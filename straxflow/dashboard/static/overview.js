@@ -6,27 +6,22 @@ import { age, ago, between, bytes, count, plural, until, utc } from "./format.js
 import { monitor } from "./monitor.js";
 import { legend, logOf, pill, steps } from "./parts.js";
 
-const TILES = [
-  ["working", "working"],
-  ["pending", "pending"],
-  ["waiting", "waiting"],
-  ["failed", "failed"],
-  ["done", "done"],
-];
+const TILES = ["working", "pending", "waiting", "failed", "done"];
+const STATES = [...TILES, "held", "new"];
 
 export function overview(status, runs, where) {
   return [
-    h("section", { class: "tiles", key: "tiles" }, TILES.map(([state, label]) => tile(status, where, state, label)), rate(status)),
+    h("section", { class: "tiles", key: "tiles" }, TILES.map((state) => tile(status, where, state)), rate(status)),
     h(
       "div",
       { class: "columns", key: "columns" },
       h("div", { class: "wide" }, failures(status), table(runs, where)),
-      h("aside", {}, throughput(status), workers(status), disks(status), monitor(status.summaries)),
+      h("aside", {}, throughput(status), workers(status), disks(status), monitor(status.monitor)),
     ),
   ];
 }
 
-function tile(status, where, state, label) {
+function tile(status, where, state) {
   const chosen = where.state === state;
   return h(
     "a",
@@ -34,9 +29,9 @@ function tile(status, where, state, label) {
       key: state,
       class: `tile ${state} ${chosen ? "chosen" : ""}`,
       href: link(chosen ? null : state, where.mode),
-      title: chosen ? "show all runs" : `show only these`,
+      title: chosen ? "show all runs" : "show only these runs",
     },
-    h("span", { class: "label" }, label),
+    h("span", { class: "label" }, state),
     h("b", {}, status.database.made ? count(status.counts[state]) : "–"),
     h("small", {}, hint(status, state)),
   );
@@ -111,6 +106,7 @@ function table(runs, where) {
     { class: "bar" },
     h("h2", {}, where.state ? `Runs: ${where.state}` : "Runs"),
     h("span", { class: "space" }),
+    states(where),
     runs && modes(runs, where),
     (where.state || where.mode) && h("a", { class: "clear", href: "#/" }, "all runs"),
   );
@@ -133,7 +129,7 @@ function table(runs, where) {
               {},
               ["run", "mode", "state"].map((name) => h("th", { class: name }, name)),
               runs.columns.map((column) => h("th", { class: "steps", title: column.steps.join(", ") }, column.product)),
-              ["started", "length", "size"].map((name) => h("th", { class: `number ${name}` }, name)),
+              ["started", "size"].map((name) => h("th", { class: `number ${name}` }, name)),
             ),
           ),
           h(
@@ -144,6 +140,21 @@ function table(runs, where) {
         )
       : h("p", { class: "none" }, "no such runs"),
     legend(),
+    runs.runs.length === runs.limit && h("p", { class: "none" }, `the newest ${runs.limit}; older ones by straxflow runs`),
+  );
+}
+
+function states(where) {
+  return h(
+    "label",
+    {},
+    "state ",
+    h(
+      "select",
+      { id: "state", value: where.state ?? "", onchange: (event) => (location.hash = link(event.target.value, where.mode)) },
+      h("option", { value: "" }, "all"),
+      STATES.map((state) => h("option", { value: state }, state)),
+    ),
   );
 }
 
@@ -154,13 +165,13 @@ function modes(runs, where) {
   modes.seen = known;
   return h(
     "label",
-    { class: "modes" },
+    {},
     "mode ",
     h(
       "select",
       { id: "mode", value: where.mode ?? "", onchange: (event) => (location.hash = link(where.state, event.target.value)) },
       h("option", { value: "" }, "all"),
-      [...known].sort().map((mode) => h("option", { value: mode, selected: mode === where.mode }, mode)),
+      [...known].sort().map((mode) => h("option", { value: mode }, mode)),
     ),
   );
 }
@@ -168,16 +179,15 @@ modes.seen = new Set();
 
 function row(run, columns) {
   const { progress } = run;
-  const note = run.claimant && !run.claimant.alive ? run.reason : run.state === "done" || run.state === "working" ? null : run.reason;
+  const again = run.due && run.state !== "working" ? until(run.due) : null;
   return h(
     "tr",
     { key: `${run.run}/${run.number}`, class: run.state },
     h("td", { class: "run" }, run.run ? h("a", { href: `#/run/${run.run}` }, run.run) : String(run.number ?? "?")),
     h("td", { class: "mode" }, run.mode, run.tags.length > 0 && h("span", { class: "tags" }, run.tags.join(" "))),
-    h("td", { class: "state" }, pill(run.state), run.due && h("small", {}, until(run.due)), note && h("small", { class: "note", title: note }, note)),
+    h("td", { class: "state" }, h("span", { title: run.reason }, pill(run.state)), again && h("small", { title: `tried again ${again}` }, again)),
     columns.map((column) => h("td", { class: "steps", "data-name": column.product }, steps(column, progress))),
-    h("td", { class: "number started", title: utc(run.start) }, ago(run.start)),
-    h("td", { class: "number length" }, between(run.start, run.end)),
+    h("td", { class: "number started", title: `${utc(run.start)}, ${run.end ? `took ${between(run.start, run.end)}` : "still being taken"}` }, ago(run.start)),
     h("td", { class: "number size" }, progress?.live_bytes ? bytes(progress.live_bytes) : ""),
   );
 }
@@ -199,15 +209,7 @@ function workers(status) {
     "section",
     { class: "card", key: "workers" },
     h("h2", {}, "At work"),
-    (status.watchers ?? []).map((watcher) =>
-      h(
-        "p",
-        { class: `worker ${watcher.alive ? "alive" : "dead"}`, key: `w${watcher.host}${watcher.pid}` },
-        h("i", {}),
-        h("span", {}, `watcher on ${watcher.host}`, watcher.pid && ` (pid ${watcher.pid})`),
-        h("small", { title: utc(watcher.seen) }, watcher.alive ? `${watcher.role}, seen ${ago(watcher.seen)}` : `silent for ${age(watcher.seen)}`),
-      ),
-    ),
+    status.watchers.map((watcher) => watcherLine(watcher, status.site)),
     status.invocations.map((one) =>
       h(
         "p",
@@ -217,7 +219,19 @@ function workers(status) {
         h("small", { title: utc(one.claimed) }, one.alive ? `since ${age(one.claimed)}` : `dead or silent for ${age(one.renewed)}`),
       ),
     ),
-    !status.invocations.length && !(status.watchers ?? []).length && h("p", { class: "none" }, "nobody works on runs now"),
+    !status.invocations.length && !status.watchers.length && h("p", { class: "none" }, "nobody works on runs now"),
+  );
+}
+
+function watcherLine(watcher, site) {
+  const where = watcher.site === site ? "" : ` of ${watcher.site}`;
+  const gone = watcher.ended ? `ended ${ago(watcher.ended)}` : `silent for ${age(watcher.seen)}`;
+  return h(
+    "p",
+    { class: `worker ${watcher.alive ? "alive" : "dead"}`, key: `watcher ${watcher.site}`, title: watcher.user ?? "" },
+    h("i", {}),
+    h("span", {}, `watcher${where}`, watcher.pid && ` on ${watcher.host.split("+")[0]} (pid ${watcher.pid})`),
+    h("small", { title: utc(watcher.seen) }, watcher.alive ? `seen ${ago(watcher.seen)}` : gone),
   );
 }
 

@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { ago, between, bytes, count, plural, seconds, utc } from "./format.js";
+import { figures, plot } from "./monitor.js";
 import { legend, logOf, pill, steps } from "./parts.js";
 
 export function runPage(name, run) {
@@ -35,6 +36,7 @@ export function runPage(name, run) {
       !run.here && h("p", { class: "none" }, "nothing of it is in the state folder"),
     ),
     run.progress && products(run),
+    run.monitor.length > 0 && summaries(run),
     run.attempts.length > 0 && attempts(run),
     run.entries.length + run.deleted.length > 0 && entries(run),
     run.released && released(run.released),
@@ -81,6 +83,16 @@ function one(run, column, i) {
 function versions(all) {
   const names = Object.keys(all ?? {});
   return names.length ? names.map((name) => `${name} ${all[name]}`).join(", ") : null;
+}
+
+function summaries(run) {
+  return h(
+    "section",
+    { class: "card summaries", key: "summaries" },
+    run.monitor.map((one) =>
+      h("div", { class: "monitor", key: one.product }, h("h2", {}, `Monitor: ${one.product}`), figures(one.runs), plot(one.product, one.runs[0])),
+    ),
+  );
 }
 
 function attempts(run) {
