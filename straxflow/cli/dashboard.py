@@ -35,12 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
             "anybody who reaches this address can read it; see docs/dashboard.md for a proxy with a password",
             flush=True,
         )
-    try:
-        serving.run()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        serving.close()
+    serving.run()
     return 0
 
 

@@ -17,9 +17,9 @@ from urllib.parse import parse_qsl
 from straxflow import summaries
 from straxflow.config import LIVE
 from straxflow.dashboard import logs
-from straxflow.dashboard.documents import FILTERS
 from straxflow.dashboard.page import Page
 from straxflow.dashboard.run import details
+from straxflow.reports.documents import STATES
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ SECURITY = {
     "Cache-Control": "no-cache",
 }
 _RUN, _NAME, _ATTEMPT = r"[A-Za-z0-9_]{1,100}", r"[A-Za-z][A-Za-z0-9_]{0,99}", r"[A-Za-z0-9_-]{1,150}"
-_MODE = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
+# no wildcards: the database would have to try them on every run
+_MODE = re.compile(r"[^\x00-\x1f\x7f*?]{1,100}")
 
 StartResponse = Callable[..., Any]
 
@@ -137,8 +138,8 @@ class App:
         return _json(self._page.overview())
 
     def _runs(self, state: str | None = None, mode: str | None = None, made: str | None = None) -> Answer:
-        if state is not None and state not in FILTERS:
-            raise Refused("400 Bad Request", f"state: one of {', '.join(FILTERS)}")
+        if state is not None and state not in STATES:
+            raise Refused("400 Bad Request", f"state: one of {', '.join(STATES)}")
         if mode is not None and not _MODE.fullmatch(mode):
             raise Refused("400 Bad Request", "mode: no such mode")
         return _json(self._page.runs(state, mode))

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 
-from pymongo import ASCENDING, DESCENDING
+from pymongo import ASCENDING
 
 from straxflow.config import Config
-from straxflow.dashboard.documents import FILTERS, RunRow, claimant_of, projection, query_of, row_of, text, time_of
+from straxflow.reports.documents import (
+    Claimant,
+    RunRow,
+    claimant_of,
+    in_scope,
+    projection,
+    query_of,
+    row_of,
+    text,
+    time_of,
+)
+from straxflow.reports.runtable import Choice, from_database
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.pending import claim_lapsed
-from straxflow.rundb.rundoc import campaign_part
+from straxflow.rundb.rundoc import Malformed, campaign_part, make_run_id
 from straxflow.rundb.switch import Switch, read_switch
 
-MOST_CLAIMS = 2000
-MOST_FAILURES = 50
+COUNTED = ("pending", "waiting", "held", "failed", "done", "new")
+MOST_CLAIMS = 5000
+MOST_FAILURES = 20
 MOST_WATCHERS = 20
 
 
@@ -56,7 +69,8 @@ class DatabaseView:
     counts: Mapping[str, int] = field(default_factory=dict)
     switch: Switch | None = None
     oldest: RunRow | None = None
-    next_due: datetime | None = None
+    due: Mapping[str, datetime | None] = field(default_factory=dict)
+    """When the next waiting and the next failed run may be tried again."""
     newest: Sequence[RunRow] = ()
     failures: Sequence[RunRow] = ()
     invocations: Sequence[Invocation] = ()
@@ -68,72 +82,69 @@ class DatabaseView:
 def look(db: RunDb, config: Config, campaign: str) -> DatabaseView:
     """Read what the overview shows."""
     moment = db.now()
-    counts: dict[str, int] = {
-        state: db.runs.count_documents(query_of(state, None, config, campaign, moment)) for state in FILTERS
-    }
-    oldest = rows(db, config, campaign, "pending", limit=1, oldest_first=True) if counts["pending"] else []
-    invocations, held = _invocations(db, config, campaign, moment)
+    claims = _claims(db, config, campaign, moment)
+    alive = sum(claim.alive for claim in claims.values())
+
+    def query(state: str) -> Document:
+        return {"$and": [in_scope(config), query_of(state, config, campaign, moment)]}
+
+    counts = {state: db.runs.count_documents(query(state)) for state in COUNTED}
+    # a claimed run may be pending again: only a look at its claim tells, and that was taken above
+    counts |= {"working": alive, "pending": max(counts["pending"] - alive, 0)}
     return DatabaseView(
         moment=moment,
         counts=counts,
         switch=read_switch(db, config),
-        oldest=oldest[0] if oldest else None,
-        next_due=_next_due(db, config, campaign, moment) if counts["waiting"] or counts["failed"] else None,
-        newest=rows(db, config, campaign, limit=config.dashboard.runs),
-        failures=rows(db, config, campaign, "failed", limit=MOST_FAILURES) if counts["failed"] else [],
-        invocations=invocations,
+        oldest=_oldest(db, config, campaign, query("pending"), len(claims)) if counts["pending"] else None,
+        due={
+            state: _next(db, query(state), f"straxflow.{campaign}.{key}", moment) if counts[state] else None
+            for state, key in (("waiting", "wait_until"), ("failed", "due"))
+        },
+        newest=rows(db, config, campaign, Choice(), config.dashboard.runs),
+        failures=rows(db, config, campaign, Choice("failed"), MOST_FAILURES) if counts["failed"] else [],
+        invocations=_invocations(claims.values()),
         watchers=_watchers(db, config, campaign, moment),
-        held=held,
+        held={run: claim.alive for run, claim in claims.items()},
     )
 
 
-def rows(
-    db: RunDb,
-    config: Config,
-    campaign: str,
-    state: str | None = None,
-    mode: str | None = None,
-    limit: int = 100,
-    oldest_first: bool = False,
-) -> list[RunRow]:
-    """Runs of a state and mode, newest first."""
-    moment = db.now()
-    query = query_of(state, mode, config, campaign, moment)
-    order = ASCENDING if oldest_first else DESCENDING
-    found = db.runs.find(query, projection(campaign)).sort("number", order).limit(limit)
-    return [row_of(document, config, campaign, moment) for document in found]
+def rows(db: RunDb, config: Config, campaign: str, choice: Choice, most: int) -> list[RunRow]:
+    """Runs as asked for, newest first."""
+    return list(islice(from_database(db, config, campaign, choice), most))
 
 
-def document_of(db: RunDb, query: Document) -> Document | None:
-    """A whole run document, but for the lineages in its data entries, which fill pages."""
-    return db.runs.find_one(query, {"data.meta": 0, "deleted_data.meta": 0})
+def _claims(db: RunDb, config: Config, campaign: str, moment: datetime) -> dict[str, Claimant]:
+    query = {**in_scope(config), **query_of("working", config, campaign, moment)}
+    fields = dict.fromkeys(["number", "name", "mode", f"straxflow.{campaign}.claim"], 1)
+    found = {}
+    for document in db.runs.find(query, fields).limit(MOST_CLAIMS):
+        claim = claimant_of(campaign_part(document, campaign), moment, config.claim.lease_s)
+        try:
+            run = make_run_id(document, config, "")
+        except Malformed:
+            run = str(document.get("_id"))
+        if claim:
+            found[run] = claim
+    return found
 
 
-def _invocations(
-    db: RunDb, config: Config, campaign: str, moment: datetime
-) -> tuple[list[Invocation], dict[str, bool]]:
-    query = query_of("working", None, config, campaign, moment)
-    by_batch = defaultdict(list)
-    held = {}
-    for document in db.runs.find(query, projection(campaign)).limit(MOST_CLAIMS):
-        claimant = claimant_of(campaign_part(document, campaign), moment, config.claim.lease_s)
-        if claimant is None:
-            continue
-        by_batch[claimant.batch].append(claimant)
-        held[row_of(document, config, campaign, moment).run] = claimant.alive
+def _invocations(claims: Iterable[Claimant]) -> list[Invocation]:
+    by_batch: dict[str, list[Claimant]] = defaultdict(list)
+    for claim in claims:
+        by_batch[claim.batch].append(claim)
     found = [
         Invocation(
             batch=batch,
-            host=claimants[0].host,
-            pid=claimants[0].pid,
-            alive=any(c.alive for c in claimants),
-            runs=len(claimants),
-            claimed=min((c.claimed for c in claimants if c.claimed), default=None),
-            renewed=max((c.renewed for c in claimants if c.renewed), default=None),
+            host=same[0].host,
+            pid=same[0].pid,
+            alive=any(c.alive for c in same),
+            runs=len(same),
+            claimed=min((c.claimed for c in same if c.claimed), default=None),
+            renewed=max((c.renewed for c in same if c.renewed), default=None),
         )
-        for batch, claimants in by_batch.items()
+        for batch, same in by_batch.items()
     ]
-    return sorted(found, key=lambda i: i.batch, reverse=True), held
+    return sorted(found, key=lambda i: i.batch, reverse=True)
 
 
 def _watchers(db: RunDb, config: Config, campaign: str, moment: datetime) -> list[Watcher]:
@@ -157,12 +168,18 @@ def _watchers(db: RunDb, config: Config, campaign: str, moment: datetime) -> lis
     return sorted(found, key=lambda watcher: watcher.site != config.site)
 
 
-def _next_due(db: RunDb, config: Config, campaign: str, moment: datetime) -> datetime | None:
-    """When the next waiting or failed run may be tried again."""
-    times = []
-    for state, name in (("waiting", "wait_until"), ("failed", "due")):
-        key = f"straxflow.{campaign}.{name}"
-        query = {**query_of(state, None, config, campaign, moment), key: {"$gt": moment}}
-        found = db.runs.find_one(query, {key: 1}, sort=[(key, ASCENDING)])
-        times.append(time_of(campaign_part(found or {}, campaign).get(name)))
-    return min((t for t in times if t), default=None)
+def _oldest(db: RunDb, config: Config, campaign: str, query: Document, claimed: int) -> RunRow | None:
+    """The pending run that was taken first."""
+    moment = db.now()
+    found = db.runs.find(query, projection(campaign, config)).sort("number", ASCENDING).limit(claimed + 1)
+    oldest = (row_of(document, config, campaign, moment) for document in found)
+    return next((row for row in oldest if row.state == "pending"), None)
+
+
+def _next(db: RunDb, query: Document, key: str, moment: datetime) -> datetime | None:
+    """The earliest time to come in a field of the runs that a query finds."""
+    found = db.runs.find_one({"$and": [query, {key: {"$gt": moment}}]}, {key: 1}, sort=[(key, ASCENDING)])
+    value: object = found
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return time_of(value)

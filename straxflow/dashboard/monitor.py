@@ -11,9 +11,9 @@ from typing import Any
 
 from straxflow import summaries
 from straxflow.config import Config
-from straxflow.dashboard.documents import text, time_of
 from straxflow.errors import StraxflowError
 from straxflow.receipts import State
+from straxflow.reports.documents import text, time_of
 from straxflow.rundb import summaries as in_database
 from straxflow.rundb.client import Document, RunDb
 from straxflow.summaries import LONGEST_NAME, LONGEST_TEXT, MOST_VALUES, Summary, Value

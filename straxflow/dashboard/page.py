@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -14,17 +14,17 @@ from typing import Any
 from straxflow.cli.site import Site
 from straxflow.dashboard import monitor
 from straxflow.dashboard.cells import Progress, Watched, columns
-from straxflow.dashboard.database import DatabaseView, look, rows
-from straxflow.dashboard.documents import RunRow
+from straxflow.dashboard.database import MOST_FAILURES, DatabaseView, look, rows
 from straxflow.dashboard.monitor import Monitored
 from straxflow.dashboard.parts import Part, Reading
 from straxflow.dashboard.throughput import Ledger, Throughput
 from straxflow.errors import StraxflowError
 from straxflow.folders import marker_site
 from straxflow.fsio import check_marker
-from straxflow.plan import STATE_AFTER, standing
 from straxflow.receipts import now
 from straxflow.reports import disks
+from straxflow.reports.documents import RunRow
+from straxflow.reports.runtable import Choice, from_state
 from straxflow.rundb.client import connect
 from straxflow.rundb.tunnel import Tunnel
 
@@ -32,7 +32,8 @@ SLOW_S = 30.0
 """How often disks and the throughput are looked at, seconds; a remote store ten times less often."""
 MOST_LISTS = 12
 """Lists by state and mode that are kept at once."""
-FAILURES_TOLD = 20
+AS_IN_DOCUMENTS = {"reached": "done", "damaged": "failed"}
+"""States that only receipts tell, as the run documents have them."""
 
 Json = dict[str, Any]
 
@@ -88,7 +89,7 @@ class Page:
             "switch": view.switch and asdict(view.switch),
             "counts": dict(view.counts),
             "oldest": view.oldest and asdict(view.oldest),
-            "next_due": view.next_due,
+            "due": dict(view.due),
             "watchers": [asdict(w) for w in view.watchers],
             "invocations": [asdict(i) for i in view.invocations],
             "failures": _table(failures.value),
@@ -152,21 +153,21 @@ class Page:
     def _read_list(self, state: str | None, mode: str | None, watched: Watched) -> Table:
         database = self.database.get()
         if database.problem:
-            found = [row for row in self._rows_here() if state in (None, row.state) and mode in (None, row.mode)]
+            found = self._rows_here(state, mode)
         elif state is None and mode is None:
             found = list(database.value.newest)
         else:
             with connect(self.config) as db:
-                most = self.config.dashboard.runs
-                found = rows(db, self.config, self.site.campaign, state, mode, limit=most)
+                choice = Choice(state, (mode,) if mode else ())
+                found = rows(db, self.config, self.site.campaign, choice, self.config.dashboard.runs)
         return self._with_progress(found, watched, database)
 
     def _failures(self, watched: Watched) -> Table:
         database = self.database.get()
         found = database.value.failures
         if database.problem:
-            found = [row for row in self._rows_here() if row.state == "failed"]
-        return self._with_progress(found[:FAILURES_TOLD], watched, database)
+            found = self._rows_here("failed", None)
+        return self._with_progress(found[:MOST_FAILURES], watched, database)
 
     def _with_progress(self, found: Sequence[RunRow], watched: Watched, database: Reading[DatabaseView]) -> Table:
         if self._state_problem():
@@ -179,20 +180,11 @@ class Page:
         }
         return Table(found, watched.of(here))
 
-    def _rows_here(self) -> list[RunRow]:
-        """The newest runs that the state folder knows, for want of the database."""
-        found = []
-        for run in islice(sorted(self.state.all_runs(), reverse=True), self.config.dashboard.runs):
-            try:
-                facts = self.state.facts(run)
-                stands = standing(self.config, self.state, run, facts.mode)
-            except (StraxflowError, OSError) as error:
-                found.append(RunRow(run, None, "other", reason=str(error)))
-                continue
-            state = "done" if stands.state in ("done", "reached") else stands.state
-            state = "failed" if state in STATE_AFTER.values() and state != "waiting" else state
-            found.append(RunRow(run, facts.number, state, facts.mode, facts.start, facts.end, stands.reason))
-        return found
+    def _rows_here(self, state: str | None, mode: str | None) -> list[RunRow]:
+        """Of the newest runs that the state folder knows those that are asked for, for want of the database."""
+        newest = islice(from_state(self.config, self.state, Choice()), self.config.dashboard.runs)
+        told = [replace(row, state=AS_IN_DOCUMENTS.get(row.state, row.state)) for row in newest]
+        return [row for row in told if state in (None, row.state) and mode in (None, row.mode)]
 
     def _state_problem(self) -> str | None:
         try:

@@ -15,6 +15,9 @@ from straxflow.receipts import now
 
 log = logging.getLogger(__name__)
 
+REST = 5
+"""What takes long is read less often: it rests for so many times as long as it took."""
+
 T = TypeVar("T")
 
 
@@ -38,12 +41,14 @@ class Part(Generic[T]):
         self._reading: Reading[T] = Reading(empty)
         self._changed = threading.Condition()
         self._asked = float("-inf")
+        self._took = 0.0
         self._busy = False
 
     def get(self) -> Reading[T]:
         """What was read last; waits a little only for what is not fresh."""
         with self._changed:
-            if not self._busy and time.monotonic() - self._asked >= self._every_s:
+            pause = max(self._every_s, REST * self._took)
+            if not self._busy and time.monotonic() - self._asked >= pause:
                 self._busy, self._asked = True, time.monotonic()
                 threading.Thread(target=self._refresh, name="straxflow-page", daemon=True).start()
             if self._busy:
@@ -62,5 +67,6 @@ class Part(Generic[T]):
             log.exception("a part of the page could not be read")
             reading = Reading(before.value, before.made, f"{type(error).__name__}: {error} (a bug: see the log)")
         with self._changed:
+            self._took = time.monotonic() - self._asked
             self._reading, self._busy = reading, False
             self._changed.notify_all()

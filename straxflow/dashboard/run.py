@@ -5,37 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from straxflow.attempts import Attempt, all_of
 from straxflow.cli.site import Site
-from straxflow.config import LIVE, Config
+from straxflow.config import Config
 from straxflow.dashboard.cells import columns, progress, receipt_path
-from straxflow.dashboard.database import document_of
-from straxflow.dashboard.documents import row_of, text, time_of
 from straxflow.dashboard.monitor import of_run
 from straxflow.errors import StraxflowError
-from straxflow.progress import RELEASE, chain_of
+from straxflow.progress import chain_of
 from straxflow.receipts import Checksums, Processed, Registered, Released, RunFacts, Stored, Transferred, now, read
+from straxflow.reports.documents import text, time_of
+from straxflow.reports.runview import InDatabase, in_database
 from straxflow.rundb.client import Document, connect
-from straxflow.rundb.rundoc import Malformed, data_field, query_for
 from straxflow.settings import settings_digest
 
 MOST_ATTEMPTS = 300
 MOST_ENTRIES = 500
 MOST_REMARKS = 100
-ENTRY_FIELDS = ("type", "host", "location", "status", "by", "lineage_hash", "n_chunks", "size_mb", "campaign")
 
 Json = dict[str, Any]
 
 
 def details(site: Site, run: str) -> Json | None:
     """What is known of a run; None if nobody knows it."""
-    document, problem = _document(site, run)
+    told, problem = _told(site, run)
     here = site.state.run(run).is_dir()
-    if document is None and not here:
-        return None if problem is None else {"now": now(), "run": run, "database": problem, "here": False}
-    row = row_of(document, site.config, site.campaign, now()) if document is not None else None
+    if not (told.documents or here or problem):
+        return None
+    row = told.row
     facts = _facts(site, run) if here else None
     mode = facts.mode if facts else row.mode if row else None
     at_work = None if row is None else bool(row.claimant and row.claimant.alive)
@@ -45,6 +44,7 @@ def details(site: Site, run: str) -> Json | None:
         "run": run,
         "here": here,
         "database": problem,
+        "warning": told.problem if told.documents or not here else None,
         "row": row and asdict(row),
         "facts": facts and _facts_told(facts),
         "progress": stands and asdict(stands),
@@ -52,24 +52,20 @@ def details(site: Site, run: str) -> Json | None:
         "receipts": list(_receipts(site, run, mode)) if here and mode else [],
         "monitor": [asdict(m) for m in of_run(site.config, site.state, run)] if here else [],
         "released": _released(site, run) if here else None,
-        "attempts": [_attempt(name, a) for name, a in islice(_newest(site, run), MOST_ATTEMPTS)] if here else [],
-        "tags": list(_remarks(document, "tags", "name")),
-        "comments": list(_remarks(document, "comments", "comment", "text")),
-        "entries": list(_entries(document, data_field(site.campaign, site.config))),
-        "deleted": list(_entries(document, "deleted_data")),
+        "attempts": list(islice(_attempts(site, run, told), MOST_ATTEMPTS)),
+        "actions": [str(action) for action in told.actions[-MOST_REMARKS:]],
+        "tags": list(_remarks(told.document, "tags", "name")),
+        "comments": list(_remarks(told.document, "comments", "comment", "text")),
+        "entries": [asdict(entry) for entry in told.entries[:MOST_ENTRIES]],
     }
 
 
-def _document(site: Site, run: str) -> tuple[Document | None, str | None]:
-    try:
-        query = query_for(run, site.config)
-    except Malformed:
-        return None, None
+def _told(site: Site, run: str) -> tuple[InDatabase, str | None]:
     try:
         with connect(site.config) as db:
-            return document_of(db, query), None
+            return in_database(db, site.config, site.campaign, run), None
     except StraxflowError as error:
-        return None, str(error)
+        return InDatabase(), str(error)
 
 
 def _facts(site: Site, run: str) -> RunFacts | None:
@@ -88,12 +84,13 @@ def _facts_told(facts: RunFacts) -> Json:
 def _receipts(site: Site, run: str, mode: str) -> Iterator[Json]:
     """What each step left, in the order of the chain."""
     config, state = site.config, site.state
+    made = config.products_for(mode)
     for column in columns(config):
-        if column.product in (RELEASE, LIVE) or column.product in config.products_for(mode):
-            for step, model in chain_of(config, column.product):
-                path = receipt_path(state, run, column.product, model)
-                if not path.is_file():
-                    continue
+        if column.product in config.products and column.product not in made:
+            continue
+        for step, model in chain_of(config, column.product):
+            path = receipt_path(state, run, column.product, model)
+            if path.is_file():
                 told: Json = {"product": column.product, "step": step, "receipt": str(path.relative_to(state.folder))}
                 try:
                     told |= _content(config, path, column.product, step)
@@ -102,7 +99,7 @@ def _receipts(site: Site, run: str, mode: str) -> Iterator[Json]:
                 yield told
 
 
-def _content(config: Config, path: Any, product: str, step: str) -> Json:
+def _content(config: Config, path: Path, product: str, step: str) -> Json:
     if step == "transfer":
         live = read(path, Transferred)
         told: Json = {"made": live.made, "seconds": live.seconds, "bytes": live.bytes, "files": len(live.files)}
@@ -154,30 +151,27 @@ def _released(site: Site, run: str) -> Json | None:
     return receipt.model_dump(include={"made", "dropped", "kept", "bytes"})
 
 
-def _newest(site: Site, run: str) -> Iterator[tuple[str, Attempt]]:
-    return ((file.path.stem, file.attempt) for file in reversed(list(all_of(site.state, run))))
+def _attempts(site: Site, run: str, told: InDatabase) -> Iterator[Json]:
+    """All attempts, newest first; those that only the database knows (of other sites, too) have no log here."""
+    here = list(all_of(site.state, run))
+    known = {_mark(file.attempt) for file in here}
+    found: list[tuple[str | None, Attempt]] = [(file.path.stem, file.attempt) for file in here]
+    found += [(None, a) for a in told.attempts if _mark(a) not in known]
+    for name, attempt in sorted(found, key=lambda pair: pair[1].started, reverse=True):
+        fields = attempt.model_dump(exclude={"run", "owner", "own_peak_rss_mb"})
+        yield fields | {"name": name, "host": text(attempt.owner.get("host")), "pid": attempt.owner.get("pid")}
 
 
-def _attempt(name: str, attempt: Attempt) -> Json:
-    told = attempt.model_dump(exclude={"run", "owner", "own_peak_rss_mb"})
-    return told | {"name": name, "host": text(attempt.owner.get("host")), "pid": attempt.owner.get("pid")}
+def _mark(attempt: Attempt) -> tuple[str, str, int]:
+    # the database keeps milliseconds
+    return attempt.product, attempt.step, int(attempt.started.timestamp() * 1000)
 
 
-def _remarks(document: Document | None, field: str, *names: str) -> Iterator[Json]:
+def _remarks(document: Document, field: str, *names: str) -> Iterator[Json]:
     """Tags or comments: what, by whom, when."""
-    found = (document or {}).get(field)
+    found = document.get(field)
     for one in (found if isinstance(found, list) else [])[-MOST_REMARKS:]:
         if isinstance(one, Mapping):
             words = next((w for name in names if (w := text(one.get(name)))), None)
             if words:
                 yield {"text": words, "user": text(one.get("user")), "date": time_of(one.get("date"))}
-
-
-def _entries(document: Document | None, field: str) -> Iterator[Json]:
-    found: Any = document
-    for name in field.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    for one in (found if isinstance(found, list) else [])[-MOST_ENTRIES:]:
-        if isinstance(one, Mapping):
-            told: Json = {name: text(one.get(name)) for name in ENTRY_FIELDS}
-            yield told | {"time": time_of(one.get("time")), "deleted_at": time_of(one.get("deleted_at"))}

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from socket import AF_INET, AF_INET6
+from socket import create_server as socket_on
+from socket import socket as Socket
 from threading import Thread
+from typing import Any
 
 from waitress.server import create_server
+from waitress.wasyncore import close_all
 
 from straxflow.cli.site import Site
 from straxflow.dashboard.app import App
 from straxflow.dashboard.page import Page
 from straxflow.errors import StraxflowError
 
+EVERYWHERE = ("0.0.0.0", "::")
 LIMITS = {
     "threads": 8,
     "connection_limit": 100,
@@ -27,22 +32,24 @@ LIMITS = {
 }
 
 
-@dataclass(frozen=True)
 class Serving:
     """A server that listens; `run` answers until `close`."""
 
-    page: Page
-    server: object
-    url: str
+    def __init__(self, page: Page, app: App, socket: Socket, name: str) -> None:
+        self.page = page
+        self.url = f"http://{name}:{socket.getsockname()[1]}/"
+        self._channels: dict[int, Any] = {}
+        self._server = create_server(app, map=self._channels, sockets=[socket], **LIMITS)
 
     def run(self) -> None:
-        """Answer requests until interrupted."""
-        self.server.run()  # type: ignore[attr-defined]
+        """Answer requests until interrupted, or closed by another thread."""
+        self._server.run()
+        self._server.task_dispatcher.shutdown(timeout=1)
+        self.page.close()
 
     def close(self) -> None:
-        """Stop listening."""
-        self.server.close()  # type: ignore[attr-defined]
-        self.page.close()
+        """Make `run` end."""
+        self._server.trigger.pull_trigger(lambda: close_all(self._channels))
 
 
 def listen(site: Site, host: str, port: int) -> Serving:
@@ -52,15 +59,15 @@ def listen(site: Site, host: str, port: int) -> Serving:
         StraxflowError: if that is not possible.
     """
     page = Page(site)
-    app = App(page, hosts=[] if host in ("0.0.0.0", "::") else [host])
+    app = App(page, hosts=[] if host in EVERYWHERE else [host])
+    family = AF_INET6 if ":" in host else AF_INET
     try:
-        server = create_server(app, host=host, port=port, **LIMITS)
+        socket = socket_on((host, port), family=family)
     except OSError as error:
         raise StraxflowError(
             f"cannot listen on {host} port {port}: {error.strerror}; choose another with --host and --port"
         ) from None
-    name = f"[{host}]" if ":" in host else host
-    return Serving(page, server, f"http://{name}:{server.effective_port}/")
+    return Serving(page, app, socket, f"[{host}]" if ":" in host else host)
 
 
 @contextmanager
@@ -73,4 +80,4 @@ def in_background(site: Site, host: str = "127.0.0.1", port: int = 0) -> Iterato
         yield serving
     finally:
         serving.close()
-        thread.join(5)
+        thread.join(10)

@@ -14,12 +14,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pydantic import BaseModel
 from pymongo.collection import Collection
 
 from straxflow import attempts, claimfile, summaries
 from straxflow.attempts import Attempt, Outcome
 from straxflow.config import LIVE, Config
-from straxflow.fsio import write_atomic
 from straxflow.owner import Owner
 from straxflow.plan import RECEIPTS
 from straxflow.receipts import (
@@ -35,7 +35,6 @@ from straxflow.receipts import (
     Target,
     Transferred,
     now,
-    write,
 )
 from straxflow.rundb import summaries as summaries_in_database
 from straxflow.rundb.client import RunDb
@@ -79,7 +78,7 @@ class History:
         folder = self.state.run(run)
         folder.mkdir(parents=True, exist_ok=True)
         times = {key: document[key] for key in ("start", "end")}
-        write(folder / RunFacts.name, RunFacts(run=run, number=number, mode=document["mode"], **times))
+        _write(folder / RunFacts.name, RunFacts(run=run, number=number, mode=document["mode"], **times))
 
     def step(
         self,
@@ -103,7 +102,7 @@ class History:
         folder = attempts.folder(self.state, run, product)
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{at:%Y%m%dT%H%M%S%f}-{step}-{self.random.randrange(16**8):08x}.json"
-        write_atomic(folder / name, attempt.model_dump_json(indent=1).encode())
+        _write(folder / name, attempt)
         file = self.state.folder / log
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8") as out:
@@ -180,5 +179,10 @@ class History:
             receipt = Registered(run=run, made=made, product=product, entries=[])
         place = self.state.released(run) if step == "release" else self.state.path(run, product, type(receipt))
         place.parent.mkdir(parents=True, exist_ok=True)
-        write(place, receipt)
+        _write(place, receipt)
         os.utime(place, (made.timestamp(), made.timestamp()))
+
+
+def _write(path: Path, content: BaseModel) -> None:
+    # thousands of files, none worth waiting for the disk
+    path.write_text(content.model_dump_json(indent=1), encoding="utf-8")

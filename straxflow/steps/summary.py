@@ -12,7 +12,7 @@ from straxflow.config.words import fill_command
 from straxflow.errors import StepFailed, StraxflowError
 from straxflow.receipts import Target
 from straxflow.steps.job import Job, log
-from straxflow.steps.program import describe_exit, run_program
+from straxflow.steps.program import run_program
 
 
 def summarise(job: Job, targets: dict[str, Target], scratch: Path) -> None:
@@ -46,6 +46,6 @@ def _run(job: Job, command: str, data: Path, output: Path) -> None:
         # the one that can read the data
         argv[:1] = [sys.executable] if config.strax.python == ["python"] else config.strax.python
     environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **config.strax.environment}
-    code = run_program(job, argv, environment, config.products[job.product].summary_timeout_s, output)
-    if code:
-        raise StepFailed(f"its command failed ({describe_exit(code)})")
+    ended = run_program(job, argv, environment, config.products[job.product].summary_timeout_s, output)
+    if ended.code:
+        raise StepFailed(f"its command failed ({ended})")

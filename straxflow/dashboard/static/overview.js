@@ -7,7 +7,7 @@ import { monitor } from "./monitor.js";
 import { legend, logOf, pill, steps } from "./parts.js";
 
 const TILES = ["working", "pending", "waiting", "failed", "done"];
-const STATES = [...TILES, "held", "new"];
+const STATES = [...TILES, "held", "new", "taking"];
 
 export function overview(status, runs, where) {
   return [
@@ -40,8 +40,11 @@ function tile(status, where, state) {
 function hint(status, state) {
   if (state === "working") return status.invocations.length ? `in ${plural(status.invocations.length, "invocation")}` : "nobody works";
   if (state === "pending") return status.oldest ? `oldest since ${age(status.oldest.end)}` : "nothing to do";
-  if (state === "waiting") return status.next_due ? `next ${until(status.next_due)}` : "none in back-off";
-  if (state === "failed") return status.counts.failed ? `last ${ago(status.failures.runs[0]?.since)}` : "none";
+  if (state === "waiting") return status.due.waiting ? `next ${until(status.due.waiting)}` : "none in back-off";
+  if (state === "failed") {
+    if (!status.counts.failed) return "none";
+    return status.due.failed ? `next try ${until(status.due.failed)}` : `last ${ago(status.failures.runs[0]?.since)}`;
+  }
   return status.counts.new ? `${count(status.counts.new)} without a state` : "all steps";
 }
 
@@ -188,7 +191,7 @@ function row(run, columns) {
     h("td", { class: "state" }, h("span", { title: run.reason }, pill(run.state)), again && h("small", { title: `tried again ${again}` }, again)),
     columns.map((column) => h("td", { class: "steps", "data-name": column.product }, steps(column, progress))),
     h("td", { class: "number started", title: `${utc(run.start)}, ${run.end ? `took ${between(run.start, run.end)}` : "still being taken"}` }, ago(run.start)),
-    h("td", { class: "number size" }, progress?.live_bytes ? bytes(progress.live_bytes) : ""),
+    h("td", { class: "number size" }, bytes(progress?.live_bytes || run.bytes)),
   );
 }
 
@@ -228,9 +231,9 @@ function watcherLine(watcher, site) {
   const gone = watcher.ended ? `ended ${ago(watcher.ended)}` : `silent for ${age(watcher.seen)}`;
   return h(
     "p",
-    { class: `worker ${watcher.alive ? "alive" : "dead"}`, key: `watcher ${watcher.site}`, title: watcher.user ?? "" },
+    { class: `worker ${watcher.alive ? "alive" : "dead"}`, key: `watcher ${watcher.site}`, title: `${watcher.user ?? "?"}, pid ${watcher.pid ?? "?"}` },
     h("i", {}),
-    h("span", {}, `watcher${where}`, watcher.pid && ` on ${watcher.host.split("+")[0]} (pid ${watcher.pid})`),
+    h("span", {}, `watcher${where}`, watcher.pid && ` on ${watcher.host.split("+")[0]}`),
     h("small", { title: utc(watcher.seen) }, watcher.alive ? `seen ${ago(watcher.seen)}` : gone),
   );
 }

@@ -1,7 +1,7 @@
 // The page of one run: everything that is known of it.
 
 import { h } from "./dom.js";
-import { ago, between, bytes, count, plural, seconds, utc } from "./format.js";
+import { ago, between, bytes, count, seconds, utc } from "./format.js";
 import { figures, plot } from "./monitor.js";
 import { legend, logOf, pill, steps } from "./parts.js";
 
@@ -17,6 +17,7 @@ export function runPage(name, run) {
       "section",
       { class: "card title", key: "title" },
       h("h1", {}, `Run ${name}`, row && pill(row.state)),
+      run.warning && h("p", { class: "reason" }, run.warning),
       row?.reason && row.state !== "done" && h("p", { class: "reason" }, row.reason),
       h(
         "dl",
@@ -38,7 +39,8 @@ export function runPage(name, run) {
     run.progress && products(run),
     run.monitor.length > 0 && summaries(run),
     run.attempts.length > 0 && attempts(run),
-    run.entries.length + run.deleted.length > 0 && entries(run),
+    run.entries.length > 0 && entries(run),
+    run.actions.length > 0 && h("section", { class: "card", key: "actions" }, h("h2", {}, "Done by people"), run.actions.map((line) => h("p", { class: "note" }, line))),
     run.released && released(run.released),
   ].filter(Boolean);
 }
@@ -110,29 +112,27 @@ function attempts(run) {
         seconds(one.cpu_seconds),
         one.peak_rss_mb ? bytes(one.peak_rss_mb * 1e6) : "",
         `${(one.host ?? "?").split("+")[0]}${one.job_id ? ` job ${one.job_id}` : ""}`,
-        [one.reason && h("p", { class: "note" }, one.reason), logOf(run.run, one.product, one.name)],
+        [one.reason && h("p", { class: "note" }, one.reason), one.name && logOf(run.run, one.product, one.name)],
       ]),
     ),
   );
 }
 
 function entries(run) {
-  const line = (entry, gone) => [
-    h("span", { class: gone ? "gone" : null }, entry.type ?? "?"),
-    entry.host ?? "",
-    h("span", { class: "path" }, entry.location ?? ""),
-    entry.size_mb ? bytes(Number(entry.size_mb) * 1e6) : "",
-    entry.status ?? "",
-    entry.by ?? "",
-    utc(gone ? entry.deleted_at : entry.time),
+  const line = (entry) => [
+    h("span", { class: entry.deleted ? "gone" : null }, entry.type),
+    entry.host,
+    entry.size_mb ? bytes(entry.size_mb * 1e6) : "",
+    entry.deleted ? `deleted ${utc(entry.deleted)}` : utc(entry.time),
+    h("span", { class: "path" }, entry.location),
   ];
   return h(
     "section",
     { class: "card", key: "entries" },
-    h("h2", {}, `Data: ${plural(run.entries.length, "entry").replace("entrys", "entries")} in the run document`),
+    h("h2", {}, "Data entries of the run document"),
     scroll(
-      ["type", "host", "location", "size", "status", "by", "time"],
-      [...run.entries.map((entry) => line(entry, false)), ...run.deleted.map((entry) => line(entry, true))],
+      ["type", "host", "size", "time", "location"],
+      run.entries.map(line),
     ),
   );
 }
