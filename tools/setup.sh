@@ -2,7 +2,7 @@
 # Sets up what straxflow needs, inside this folder: tools/setup.sh [demo|test|amstrax]
 #   demo (default)  .venv from uv.lock, the run database's jars, rsync and ssh
 #   amstrax         .venv-amstrax from tools/amstrax/uv.lock, for the tests with the real amstrax
-#   test            both, and Slurm, munge and xxhsum
+#   test            both, and Slurm, munge, xxhsum and a browser
 # Nothing to do takes a moment; killed at any point, it is simply run again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -91,7 +91,7 @@ case $what in
     demo) demo ;;
     amstrax) amstrax ;;
     test)
-        need slurmctld:slurm-wlm munged:munge xxhsum:xxhash
+        need slurmctld:slurm-wlm munged:munge xxhsum:xxhash chromium:chromium chromedriver:chromium-driver
         demo
         amstrax
         ;;
