@@ -31,6 +31,8 @@ COMMANDS = {
     "runs": "the runs by state, mode, number, time: one line each",
     "show": "everything about a run",
     "logs": "what the steps of a run said",
+    "stats": "figures over many runs: volumes, rates, latency, costs, failures",
+    "plan": "what would be done for runs, and how much CPU, space and time it takes",
     "health": "one line and an exit code for a monitor",
     "close": "end a run that its DAQ did not end",
     "tag": "give runs a tag",

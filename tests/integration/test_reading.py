@@ -55,7 +55,7 @@ def straxflow(site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
             other = site.folder / "away.yaml"
             other.write_text("rundb: {uri: 'mongodb://127.0.0.1:9/', timeout_s: 0.3}\n")
             files.append(str(other))
-        code = main([words[0], "--configfile", *files, *words[1:]])
+        code = main(["--configfile", *files, *words])
         out, err = capsys.readouterr()
         return code, json.loads(out) if "--json" in words and not err else out + err
 
@@ -288,3 +288,64 @@ def test_health_while_the_database_is_away_or_a_disk_is_gone(site: Site, straxfl
         assert (code, "is the disk mounted?" in out) == (2, True)
     finally:
         (site.folder / "unmounted").rename(live)
+
+
+def test_stats(site: Site, straxflow: Straxflow) -> None:
+    code, found = straxflow("stats", "--json", "--by", "mode")
+    assert code == 0
+    bins = {one["key"]: one for one in found["bins"]}
+    assert set(bins) == {"background", "led"}
+    assert (bins["background"]["runs"], bins["led"]["runs"], bins["led"]["sized"]) == (6, 1, 1)
+    received = site.receipts("000002")["live/transferred.json"]["bytes"]
+    assert bins["led"]["live_bytes"] == pytest.approx(received, abs=1000)
+    stored = site.receipts("000002")["raw/stored.json"]["bytes"]
+    assert bins["led"]["stored_bytes"] == pytest.approx(stored, abs=1000)
+    assert bins["led"]["rate_mb_s"] == pytest.approx(received / 1e6 / bins["led"]["seconds"], rel=0.01)
+    assert found["latency"]["runs"] == 2
+    assert 0 < found["latency"]["median_s"] <= found["latency"]["most_s"] < 600
+    assert sum(found["failures"].values()) == 1
+    steps = {(row["product"], row["step"]): row for row in found["attempts"] if row["outcome"] == "ok"}
+    assert steps["sums", "process"]["jobs"] == 1
+    costs = {(c["product"], c["step"]): c for c in found["costs"]}
+    assert costs["raw", "process"]["runs"] == 2
+    assert costs["raw", "process"]["out_per_gb"] == pytest.approx(1e9, rel=0.1)
+    # run 5 has no start, run 7 no end
+    code, found = straxflow("stats", "--json")
+    assert (sum(one["runs"] for one in found["bins"]), found["undated"]) == (5, 2)
+    states = {one["key"]: one["runs"] for one in straxflow("stats", "--json", "--by", "state")[1]["bins"]}
+    assert states == {"done": 2, "failed": 1, "pending": 2, "none": 2}
+    code, out = straxflow("stats", "--by", "mode")
+    assert code == 0
+    for words in ("live data", "median ", "raw", "failed runs by reason:"):
+        assert words in out
+    assert straxflow("stats", "--since", "2999-01-01", "--json")[1]["bins"] == []
+    code, found = straxflow("stats", "--json", "--by", "mode", away=True)
+    assert (code, {one["key"]: one["runs"] for one in found["bins"]}) == (1, {"background": 3, "led": 1})
+
+
+def test_plan(site: Site, straxflow: Straxflow) -> None:
+    code, found = straxflow("plan", "--json")
+    assert (code, found["runs"], found["complete"], found["outside"], found["unsized"]) == (0, 5, 2, 2, 2)
+    parts = {(p["product"], p["step"]): p for p in found["parts"]}
+    # run 3 is damaged, 4 and 6 have no data and no rate
+    assert parts["live", "transfer"]["jobs"] == 3
+    assert (parts["sums", "process"]["jobs"], parts["sums", "process"]["unknown"]) == (3, 2)
+    assert parts["raw", "process"]["basis"] == 2
+    assert found["cpu_hours"] > 0
+    assert found["stored_bytes"] > 0
+    code, out = straxflow("plan", "--runs", "1-3", "--jobs", "4")
+    assert (code, "3 runs, 2 of them complete; to be worked on: 1 background" in out) == (0, True)
+    assert "with 4 at once" in out
+    assert "told by what the last 2 runs here took" in out
+    code, out = straxflow("plan", "--runs", "1", "77")
+    assert (code, "77: there is no run document of it" in out) == (1, True)
+    assert "nothing to do" in out
+    code, out = straxflow("plan", "--sample", "0", "--mode", "background", "--jobs", "0")
+    assert code == 2
+
+
+def test_plan_without_a_basis_says_so(site: Site, straxflow: Straxflow, tmp_path: Path) -> None:
+    site.init("v9")
+    code, out = straxflow("--campaign", "v9", "plan", "--runs", "1")
+    assert (code, "there is no basis for CPU and time: no run has been worked on here yet" in out) == (0, True)
+    assert "transfer" in out

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import mongomock
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from straxflow.cli.output import plain, size, span
@@ -17,6 +18,8 @@ from straxflow.receipts import State, now
 from straxflow.reports.documents import row_of
 from straxflow.reports.logs import log_files, tail
 from straxflow.reports.runview import words_of
+from straxflow.reports.stats import from_database, kind_of
+from straxflow.rundb.client import RunDb
 from tests.unit.test_config import MINIMAL
 
 CONFIG = load(MINIMAL)
@@ -62,6 +65,7 @@ FIELDS = [
 documents = st.dictionaries(st.sampled_from([*FIELDS, "straxflow", "daq_config", "source"]), values, max_size=12)
 
 
+@settings(deadline=None)
 @given(documents)
 def test_any_document_makes_a_row(document: dict[str, Any]) -> None:
     row = row_of({"_id": 1, **document}, CONFIG, "online", MOMENT)
@@ -88,6 +92,7 @@ def test_a_run_is_registered_when_every_data_type_of_a_product_is_here() -> None
     assert row_of(document, config, "v5", MOMENT).products == ("c",)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cc", "Cs"]), max_size=30)),
     st.integers(1, 8),
@@ -167,3 +172,44 @@ def test_numbers_with_units() -> None:
     assert plain({"a": float("nan"), "b": MOMENT, "c": {1}, "d": Path("/x")}) == {
         "a": None, "b": "2026-01-01T00:00:00+00:00", "c": [1], "d": "/x",
     }  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.lists(documents, max_size=6), st.sampled_from(["day", "mode", "state"]))
+def test_malformed_documents_spoil_no_figures(odd: list[dict[str, Any]], by: Any) -> None:
+    runs = mongomock.MongoClient(tz_aware=True)["x"]["runs"]
+    end = MOMENT + timedelta(seconds=10)
+    live = {"host": "daq", "type": "live", "size_mb": 30}
+    made = {"host": "here", "type": "raw_records", "size_mb": 5, "time": end + timedelta(seconds=100)}
+    good = {"start": MOMENT, "end": end, "mode": "good", "data": [live, made], "processing_status": {"status": "good"}}
+    runs.insert_one({"number": 1, **good})
+    runs.insert_many([{**document, "number": 7 + i} for i, document in enumerate(_storable(odd))] or [{"number": 2}])
+    found = from_database(RunDb(None, runs), CONFIG, "online", by)  # type: ignore[arg-type]
+    key = "2026-01-01" if by == "day" else "good"
+    one = next(one for one in found.bins if one.key == key)
+    if by != "day":  # others may be of that day
+        assert (one.runs, one.seconds, one.live_bytes, one.stored_bytes) == (1, 10, 30e6, 5e6)
+        assert one.rate_mb_s == 3
+    assert found.latency is not None
+    assert found.latency.runs >= 1
+
+
+def _storable(odd: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without numbers beyond 64 bits, which no database holds."""
+    return [{k: v for k, v in document.items() if k != "number"} for document in odd]
+
+
+def test_latency_is_told_to_a_percent() -> None:
+    runs = mongomock.MongoClient(tz_aware=True)["x"]["runs"]
+    for i in range(1, 101):
+        made = {"host": "here", "type": "raw_records", "time": MOMENT + timedelta(seconds=i * 10)}
+        runs.insert_one({"number": i, "start": MOMENT, "end": MOMENT, "mode": "x", "data": [made]})
+    found = from_database(RunDb(None, runs), CONFIG, "online", "mode").latency  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.runs, found.median_s, found.most_s) == (100, pytest.approx(500, 0.02), pytest.approx(900, 0.02))
+
+
+def test_reasons_of_a_kind_are_counted_together() -> None:
+    reasons = [f"transfer of live: run {n}: /data/live/{n}: 12 bytes short (log: logs/{n}/x.log)" for n in (3, 44)]
+    assert {kind_of(reason) for reason in reasons} == {"transfer of live: run #: ...: # bytes short"}
+    assert kind_of(None) == "no reason was given"

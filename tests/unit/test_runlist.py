@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from straxflow.config import Config, load
@@ -28,6 +28,7 @@ numbers = st.integers(0, 10**7)
 ranges = st.tuples(numbers, st.integers(0, 500)).map(lambda r: (r[0], r[0] + r[1]))
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(numbers, ranges), min_size=1, max_size=12), st.lists(numbers, max_size=20))
 def test_any_mix_of_words_names_the_union(named: list[Any], others: list[int]) -> None:
     sets = [range(n, n + 1) if isinstance(n, int) else range(n[0], n[1] + 1) for n in named]
@@ -47,6 +48,7 @@ def test_any_mix_of_words_names_the_union(named: list[Any], others: list[int]) -
     assert found.unmatched([n for n in others if n not in expected]) == words
 
 
+@settings(deadline=None)
 @given(st.lists(numbers, min_size=1, max_size=6), st.sampled_from(TEMPLATES))
 def test_a_number_and_its_run_id_name_the_same_run(named: list[int], template: str) -> None:
     site = config(template)
@@ -63,6 +65,7 @@ def test_a_number_and_its_run_id_name_the_same_run(named: list[int], template: s
         assert by_id.single() == by_number.single()
 
 
+@settings(deadline=None)
 @given(st.text(max_size=12), st.sampled_from(TEMPLATES))
 def test_any_word_is_read_or_refused_by_name(word: str, template: str) -> None:
     if word.startswith("@"):
@@ -75,6 +78,7 @@ def test_any_word_is_read_or_refused_by_name(word: str, template: str) -> None:
         assert found.count >= 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["", "# ", "  # x 900-"]), ranges), max_size=8), st.booleans())
 def test_a_file_names_what_its_lines_name(lines: list[tuple[str, tuple[int, int]]], crlf: bool) -> None:
     with tempfile.NamedTemporaryFile("w", newline="") as file:
