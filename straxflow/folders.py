@@ -8,6 +8,7 @@ from pathlib import Path
 from straxflow.config import Config
 from straxflow.errors import StraxflowError
 from straxflow.fsio import check_marker, write_marker
+from straxflow.permissions import give_folder
 from straxflow.receipts import State
 from straxflow.transport import open_store as open_store_at
 from straxflow.transport.store import Store
@@ -70,4 +71,21 @@ def init_folders(config: Config, state: State) -> list[str]:
     except StraxflowError:
         store.write_marker("store", config.site)
         made.append(f"store: {store.where}")
-    return made
+    for folder in _logs_of_snakemake(config):
+        folder.mkdir(parents=True, exist_ok=True)
+    given = [folder for folder in shared_folders(config, state) if give_folder(config, folder)]
+    return made + [f"group and mode of {folder}" for folder in given]
+
+
+def shared_folders(config: Config, state: State) -> list[Path]:
+    """The folders here whose group and mode all that is made in them inherits."""
+    store = [config.store.folder] if config.store.ssh is None else []
+    own = (folder for _, folder in local_folders(config, state))
+    return [config.folders.state, *own, *store, *_logs_of_snakemake(config)]
+
+
+def _logs_of_snakemake(config: Config) -> list[Path]:
+    """Where snakemake begins its log before it knows of any configuration: in the folder where it is started."""
+    shared = config.permissions.group or config.permissions.umask
+    here = Path.cwd() / ".snakemake"
+    return [here, here / "log"] if shared and (here.parent / "Snakefile").exists() else []

@@ -17,6 +17,7 @@ from straxflow.errors import StraxflowError
 from straxflow.folders import check_folders
 from straxflow.fsio import write_atomic
 from straxflow.invocation import Invocation
+from straxflow.permissions import apply_umask
 from straxflow.plan import wanted_of
 from straxflow.receipts import Processed, Registered, RunFacts, State, Transferred
 from straxflow.rundb.rundoc import query_for
@@ -44,6 +45,8 @@ class Flow:
     """One parsing of the Snakefile: its configuration, its state folder, its invocation."""
 
     def __init__(self, config: Config, state: State, campaign: str, batch: str, log: logging.Logger) -> None:
+        # jobs inherit it, those of a batch system from their own parsing
+        apply_umask(config)
         self.config = config
         self.state = state
         self.log = log

@@ -187,7 +187,11 @@ class Site:
 
     def snakemake(self, *words: str, env: Mapping[str, str] | None = None, timeout_s: float = 240) -> Result:
         """snakemake --profile <profile> <words>."""
-        return self.command("snakemake", "--profile", self.profile, *words, env=env, timeout_s=timeout_s)
+        return self.command(*self.argv(*words), env=env, timeout_s=timeout_s)
+
+    def argv(self, *words: str) -> list[str]:
+        """The literal command line."""
+        return ["snakemake", "--profile", self.profile, *words]
 
     def dry_run(self, *words: str, **options: Any) -> Result:
         """The same with -n."""
@@ -199,7 +203,7 @@ class Site:
         log = self.folder / f"background-{time.monotonic_ns()}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
-                ["snakemake", "--profile", self.profile, *words], cwd=self.root, env=self.environment(env),
+                self.argv(*words), cwd=self.root, env=self.environment(env),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         running = Background(process, log)

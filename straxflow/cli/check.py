@@ -11,7 +11,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.text import Text
 
-from straxflow.cli import check_disks, check_programs, check_rundb, check_strax
+from straxflow.cli import check_disks, check_permissions, check_programs, check_rundb, check_strax
 from straxflow.cli.site import Site, open_site
 from straxflow.reports.verdict import Check, Verdict, ok, reach
 
@@ -49,6 +49,7 @@ def checks(site: Site) -> list[Check]:
     return [
         Check("config", lambda: [_config(site)]),
         *check_disks.checks(site),
+        *check_permissions.checks(site),
         *check_rundb.checks(site),
         *check_programs.checks(site),
         *check_strax.checks(site),

@@ -10,8 +10,9 @@ from functools import partial
 from straxflow.cli import indexes
 from straxflow.cli.site import Site, open_site
 from straxflow.errors import StraxflowError
-from straxflow.folders import init_folders, local_folders, marker_site, open_store
+from straxflow.folders import init_folders, local_folders, marker_site, open_store, shared_folders
 from straxflow.fsio import check_marker
+from straxflow.permissions import lacking
 from straxflow.rundb.client import connect
 
 DESCRIPTION = (
@@ -56,7 +57,8 @@ def _folders(site: Site, dry: bool) -> list[str]:
     store = open_store(site.config)
     if _lacks(partial(store.check_marker, "store", site.config.site)):
         wanted.append(f"store: {store.where}")
-    return wanted
+    there = [folder for folder in shared_folders(site.config, site.state) if folder.is_dir()]
+    return wanted + [f"group and mode of {folder}" for folder in there if lacking(site.config, folder)]
 
 
 def _lacks(check: Callable[[], None]) -> bool:

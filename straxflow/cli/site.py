@@ -13,6 +13,7 @@ from typing import Any
 from straxflow.batch import campaign_name
 from straxflow.config import Config
 from straxflow.config.profile import Source, profile_settings
+from straxflow.permissions import apply_umask
 from straxflow.receipts import State
 
 
@@ -50,4 +51,6 @@ def open_site(arguments: argparse.Namespace) -> Site:
         ConfigError: if there is no such profile or file, or the configuration is not valid.
     """
     source = source_of(arguments)
-    return Site(source.load(), campaign_name(), source.profile, source.origin)
+    config = source.load()
+    apply_umask(config)
+    return Site(config, campaign_name(), source.profile, source.origin)

@@ -15,6 +15,7 @@ from straxflow.config.sections.dashboard import Dashboard
 from straxflow.config.sections.discovery import Discovery
 from straxflow.config.sections.failures import Failures, Hooks
 from straxflow.config.sections.health import Health
+from straxflow.config.sections.permissions import Permissions
 from straxflow.config.sections.places import Daq, Folders, RunDb, Store
 from straxflow.config.sections.products import Product
 from straxflow.config.sections.resources import StepResources
@@ -64,6 +65,7 @@ class Config(Section):
     hooks: Hooks = Hooks()
     release: Release = Release()
     shadow: Shadow = Shadow()
+    permissions: Permissions = Permissions()
     states: States = States()
     history: History = History()
     sync: Sync = Sync()

@@ -13,6 +13,7 @@ from straxflow.digests import describe, hash_tree, verify_tree
 from straxflow.errors import Damaged, StepFailed
 from straxflow.folders import open_store
 from straxflow.fsio import fsync_path, incoming_name, reap, remove_tree, walk_files
+from straxflow.permissions import grant
 from straxflow.publish import SetAside, copy_tree, publish
 from straxflow.receipts import Checksums, Processed, Stored, Target, Transferred
 from straxflow.settings import settings_digest
@@ -155,6 +156,7 @@ def _publish(job: Job, name: str, target: Target, made: Made) -> None:
         if made.already_stored[name].parent == staging:
             return
         copy_tree(made.already_stored[name], made_here, hash_tree(made.already_stored[name]))
+    grant(job.config, made_here)
     outcome = publish(made_here, final, _same)
     fsync_path(staging)
     if isinstance(outcome, SetAside):

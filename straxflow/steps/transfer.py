@@ -13,6 +13,7 @@ from straxflow.errors import Damaged, StepFailed
 from straxflow.fsio import incoming_name, is_incoming_of, owner_is_dead, remove_tree
 from straxflow.livedata import LiveExpectation, LiveReport, NotComplete, check_live_data, is_complete
 from straxflow.livedata.partial import keep_good
+from straxflow.permissions import grant
 from straxflow.publish import SetAside, publish
 from straxflow.receipts import LiveFacts, Partial, RunFacts, Transferred
 from straxflow.slots import slot
@@ -39,6 +40,7 @@ def transfer(job: Job) -> Transferred:
             manifest, made_here = _keep_good(facts, facts.partial, incoming, manifest)
         check = _check(job, facts, incoming)
         job.fence.check()
+        grant(config, incoming)
         outcome = publish(incoming, final, lambda there, _: hash_tree(there).rows == manifest.rows)
     finally:
         if incoming.exists():
