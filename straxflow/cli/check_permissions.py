@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from straxflow.cli.site import Site
-from straxflow.cli.verdict import Check, Verdict, failed, ok
 from straxflow.folders import shared_folders
 from straxflow.permissions import group_id, lacking
+from straxflow.reports.verdict import Check, Verdict, failed, ok
 
 NAMED = 5
 MADE = ("runs", "logs", "batches", "benchmarks", ".snakemake", ".snakemake/log", ".snakemake/metadata")

@@ -42,6 +42,7 @@ COMMANDS = {
     "rebuild": "lost receipts made anew from the stores and the run database",
     "switch": "turn automatic work on and off for everybody",
     "dashboard": "the status page, in a browser",
+    "compare": "are our data those that another tool made?",
     "versions": "versions, paths and git state of the software",
     "config": "the configuration in effect, its reference, its schema",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +56,27 @@ def test_a_whole_run_leaves_all_shared_fields_as_they_are(site: Site) -> None:
         assert f"{number:06d}-raw" in "".join(site.products())
     assert all("straxflow" not in site.doc(number) for number in (3, 4))
     assert "0 pending runs would be claimed" in site.dry_run().output
+
+    # compared with what the older tool made: the same, different, out of reach, and not there
+    compare = ["straxflow", "--configfile", str(site.root / "config" / "config.yaml"), "compare"]
+    assert "unreachable" in site.command(*compare, "1").output
+    old = site.folder / "old"
+    shutil.copytree(site.folder / "store", old)
+    site.runs.update_many(
+        {"data.host": "old"}, {"$set": {"data.$[e].location": str(old)}}, array_filters=[{"e.host": "old"}]
+    )
+    same = site.command(*compare)
+    assert same.code == 0, same.output
+    assert [line.split()[2] for line in same.output.splitlines()[1:3]] == ["same", "same"]
+    data = next(p for p in sorted(old.glob("000002-raw-*/data/0*/*")) if p.stat().st_size)
+    data.write_bytes(bytes(data.stat().st_size))
+    differs = site.command(*compare, "2")
+    assert differs.code == 1
+    assert "1 of " in differs.output and "(other content)" in differs.output
+    data.unlink()
+    assert "(only ours)" in site.command(*compare, "2").output
+    site.runs.update_one({"number": 2}, {"$pull": {"data": {"host": "old"}}})
+    assert "no other tool has registered such data" in site.command(*compare, "2").output
 
     # a failure is not counted where the older tool counts
     site.take(5, "led", 0.5)
