@@ -33,6 +33,8 @@ COMMANDS = {
     "logs": "what the steps of a run said",
     "stats": "figures over many runs: volumes, rates, latency, costs, failures",
     "plan": "what would be done for runs, and how much CPU, space and time it takes",
+    "stuck": "runs that do not come on, why, and what to do",
+    "space": "room on the disks, what could be released, and leftovers",
     "health": "one line and an exit code for a monitor",
     "close": "end a run that its DAQ did not end",
     "tag": "give runs a tag",

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     costs = recent_costs(config, state, most=arguments.sample)
     found, problem = ask(config, lambda db: _by_database(db, site, choice, costs))
     if found is None:
-        found = estimate(config, state, from_state(config, state, choice), costs), []
+        found = estimate(config, state, from_state(config, state, choice), costs, runs is not None), []
     whole, unknown = found
     jobs = arguments.jobs or _jobs_of(site)
     if arguments.json:
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _by_database(db: RunDb, site: Site, choice: Choice, costs: Sequence[Cost]) -> tuple[Estimate, list[str]]:
     rows = from_database(db, site.config, site.campaign, choice)
     unknown = _unknown(db, choice.runs) if choice.runs else []
-    return estimate(site.config, site.state, rows, costs), unknown
+    return estimate(site.config, site.state, rows, costs, choice.runs is not None), unknown
 
 
 def _unknown(db: RunDb, runs: RunList) -> list[str]:
@@ -104,7 +104,7 @@ def _told(
         + (f"; to be worked on: {modes}" if modes else "; nothing to do")
     )
     if found.outside:
-        yield f"{found.outside} more are malformed or of a mode that is not worked on"
+        yield f"{found.outside} more are being taken, held by a tag, malformed, or of a mode that is not worked on"
     if not found.parts:
         return
     made = table("  product", "step", ">jobs", ">live data", ">time", ">CPU h", ">made", ">memory", ">past runs")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -12,6 +11,7 @@ from straxflow.config import LIVE, Config
 from straxflow.digests import Difference, Manifest, describe, verify_tree
 from straxflow.errors import StraxflowError
 from straxflow.folders import open_store
+from straxflow.fsio import check_marker
 from straxflow.receipts import Checksums, Processed, Receipt, Released, State, Stored, Transferred, read
 from straxflow.reports.places import quick_daq, quick_store
 
@@ -38,23 +38,26 @@ class Copies:
 
     config: Config
     state: State
+    _listed: dict[tuple[Kind, Path], set[str] | str] = field(default_factory=dict, init=False)
 
-    @cached_property
-    def _in_store(self) -> set[str] | str:
-        """Names in the store, or why they cannot be listed."""
-        try:
+    def names(self, kind: Kind, folder: Path) -> set[str] | str:
+        """The names in a place, or why they cannot be told: an unmounted disk must not look like an empty one."""
+        if (kind, folder) not in self._listed:
+            try:
+                self._listed[kind, folder] = set(self._list(kind, folder))
+            except (StraxflowError, OSError) as error:
+                self._listed[kind, folder] = str(error)
+        return self._listed[kind, folder]
+
+    def _list(self, kind: Kind, folder: Path) -> Iterable[str]:
+        if kind == "daq":
+            return quick_daq(self.config, folder).names()
+        if kind == "store":
             store = quick_store(self.config)
             store.check_marker("store", self.config.site)
-            return set(store.names())
-        except (StraxflowError, OSError) as error:
-            return str(error)
-
-    @cached_property
-    def _at_daq(self) -> set[str] | str:
-        try:
-            return set(quick_daq(self.config).names())
-        except (StraxflowError, OSError) as error:
-            return str(error)
+            return store.names()
+        check_marker(folder, kind, self.config.site)
+        return (path.name for path in folder.iterdir())
 
     def of(self, run: str) -> list[Copy]:
         """All copies of a run."""
@@ -65,36 +68,31 @@ class Copies:
         for copy in self.of(run):
             yield self._verified(run, copy) if copy.there == "there" and copy.kind != "daq" else copy
 
-    def at(self, kind: Kind, name: str) -> tuple[There, str | None]:
-        """Whether there is something of this name in a place; say nothing of its content."""
-        if kind in ("live", "staging"):
-            folder = self.config.folders.live if kind == "live" else self.config.folders.staging
-            try:
-                (folder / name).stat()
-            except FileNotFoundError:
-                return "missing", None
-            except OSError as error:
-                return "unknown", error.strerror
-            return "there", None
-        names = self._at_daq if kind == "daq" else self._in_store
+    def at(self, kind: Kind, place: Path) -> tuple[There, str | None]:
+        """Whether there is something in this place; say nothing of its content."""
+        if kind == "store" and place.parent != self.config.store.folder:
+            return "unknown", "this is not the store of the configuration"
+        names = self.names(kind, place.parent)
         if isinstance(names, str):
             return "unknown", names
-        return ("there" if name in names else "missing"), None
+        return ("there" if place.name in names else "missing"), None
 
     def _of(self, run: str) -> Iterator[Copy]:
         received = self._find(run, LIVE, Transferred)
         if received:
-            yield Copy("daq", LIVE, received.source, received.bytes, *self.at("daq", run))
-            yield Copy("live", LIVE, received.folder, received.bytes, *self.at("live", run))
+            at_daq = received.source.removeprefix(f"{self.config.daq.ssh}:")
+            yield self._copy("daq", LIVE, Path(at_daq), received.bytes)
+            yield self._copy("live", LIVE, self.config.folders.live / run, received.bytes)
         for product in self.config.products:
             made, stored = self._find(run, product, Processed), self._find(run, product, Stored)
             for target in made.targets.values() if made else ():
-                folder = str(self.config.folders.staging / target.folder)
-                yield Copy("staging", product, folder, target.bytes, *self.at("staging", target.folder))
+                yield self._copy("staging", product, self.config.folders.staging / target.folder, target.bytes)
             for name in stored.folders if stored else ():
                 size = next((t.bytes for t in made.targets.values() if t.folder == name), 0) if made else 0
-                place = f"{stored.location}/{name}" if stored else name
-                yield Copy("store", product, place, size, *self.at("store", name))
+                yield self._copy("store", product, Path(stored.location) / name if stored else Path(name), size)
+
+    def _copy(self, kind: Kind, product: str, place: Path, size: int) -> Copy:
+        return Copy(kind, product, str(place), size, *self.at(kind, place))
 
     def _find(self, run: str, product: str, model: type[R]) -> R | None:
         try:

@@ -51,7 +51,7 @@ class Estimate:
     unsized: int = 0
     """Runs whose size nobody knows: they are in the number of jobs, but in nothing else."""
     outside: int = 0
-    """Runs of modes that are not worked on, or too malformed to tell."""
+    """Runs that are being taken, held by a tag, malformed, or of a mode that is not worked on."""
     modes: dict[str, int] = field(default_factory=dict)
     parts: dict[tuple[str, str], Part] = field(default_factory=dict)
 
@@ -91,12 +91,16 @@ class Estimate:
         return sum(part.out_bytes for part in self.parts.values() if part.step == "move_out")
 
 
-def estimate(config: Config, state: State, rows: Iterable[RunRow], costs: Sequence[Cost]) -> Estimate:
-    """What these runs take. Nothing of a run is kept, so they may be many."""
+def estimate(
+    config: Config, state: State, rows: Iterable[RunRow], costs: Sequence[Cost], named: bool = False
+) -> Estimate:
+    """What these runs take (if a person named them, whatever their tags). Nothing of a run is kept, so they may be
+    many."""
     found = Estimate()
     by_mode: dict[str, dict[tuple[str, str], Rate]] = {}
     for row in rows:
-        if not row.run or row.problem or not row.mode or not config.selects_mode(row.mode):
+        left = row.state == "taking" or (row.state == "held" and not named)
+        if left or not row.run or row.problem or not config.selects_mode(row.mode):
             found.outside += 1
             continue
         found.runs += 1

@@ -16,8 +16,9 @@ from straxflow.reports.documents import RunRow, in_scope, projection, query_of, 
 from straxflow.reports.left import left_to_a_person
 from straxflow.reports.verdict import Check, Level, Measure, Verdict, failed, reach, warning
 from straxflow.rundb.client import RunDb, connect
-from straxflow.rundb.pending import claim_lapsed, scope
+from straxflow.rundb.pending import scope
 from straxflow.rundb.switch import read_switch
+from straxflow.watch.lease import holder_of, in_words
 
 MOST_PENDING = 1000
 PATIENCE_S = 25.0
@@ -70,8 +71,8 @@ def _database(config: Config, campaign: str) -> Iterator[Verdict]:
 
 def _watcher(db: RunDb, config: Config, campaign: str, moment: datetime) -> Verdict:
     limit = config.health.watcher_silent_s
-    mine = {"site": config.site, "campaign": campaign}
-    lease = db.ours("watchers").find_one(mine, sort=[("renewed", DESCENDING)]) or {}
+    found, held = holder_of(db, config, campaign)
+    lease = found or {}
     renewed, owner = time_of(lease.get("renewed")), lease.get("owner")
     if renewed is None:
         return failed("watcher", "no watcher has ever run here", "start straxflow watch, or set health.watcher: false")
@@ -79,11 +80,13 @@ def _watcher(db: RunDb, config: Config, campaign: str, moment: datetime) -> Verd
     measure = Measure(round(age), "s", None, limit)
     if not isinstance(owner, dict):
         return failed("watcher", f"no watcher: the last one ended {age / 60:.0f} min ago", "start straxflow watch")
-    where = f"{str(owner.get('host')).partition('+')[0]} pid {owner.get('pid')}"
+    where = in_words(lease)
     if age > limit:
-        return Verdict("watcher", "FAILED", f"watcher ({where}) silent for {age / 60:.0f} min", measure=measure)
-    if claim_lapsed({**lease, "lease_s": limit}, moment, limit):
-        return Verdict("watcher", "FAILED", f"watcher ({where}) is dead", measure=measure)
+        return Verdict(
+            "watcher", "FAILED", f"the watcher of {where} has been silent for {age / 60:.0f} min", measure=measure
+        )
+    if not held:
+        return Verdict("watcher", "FAILED", f"the watcher of {where} is dead or silent", measure=measure)
     return Verdict("watcher", "ok", f"watcher seen {age:.0f} s ago", measure=measure)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from straxflow.config import Config
 from straxflow.folders import open_store
@@ -25,6 +26,6 @@ def quick_store(config: Config) -> Store:
     return impatient(open_store(config))
 
 
-def quick_daq(config: Config) -> Store:
-    """The DAQ's disk: a folder of runs, only ever looked at."""
-    return impatient(open_store_at(config.daq.folder, config.daq.ssh, config.daq.ssh_options))
+def quick_daq(config: Config, folder: Path) -> Store:
+    """A folder on the DAQ's disk, only ever looked at."""
+    return impatient(open_store_at(folder, config.daq.ssh, config.daq.ssh_options))

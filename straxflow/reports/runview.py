@@ -12,6 +12,7 @@ from straxflow import actions, attempts
 from straxflow.actions import Action
 from straxflow.attempts import Attempt
 from straxflow.config import LIVE, Config
+from straxflow.daqfolder import run_place
 from straxflow.errors import StraxflowError
 from straxflow.receipts import (
     Checksums,
@@ -31,7 +32,7 @@ from straxflow.reports.logs import LogFile, log_files
 from straxflow.reports.standings import RunStatus, Standings
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.history import history_of
-from straxflow.rundb.rundoc import Malformed, data_field, query_for
+from straxflow.rundb.rundoc import Malformed, data_field, parse, query_for
 
 OF_PRODUCT: tuple[type[Receipt], ...] = (Transferred, Processed, Checksums, Stored, Registered)
 
@@ -67,6 +68,7 @@ class InDatabase:
 
     documents: Sequence[Document] = ()
     row: RunRow | None = None
+    facts: RunFacts | None = None
     entries: Sequence[Entry] = ()
     actions: Sequence[Action] = ()
     attempts: Sequence[Attempt] = ()
@@ -111,17 +113,26 @@ def in_database(db: RunDb, config: Config, campaign: str, run: str) -> InDatabas
     return InDatabase(
         documents=found,
         row=row_of(found[0], config, campaign, db.now()),
+        facts=_facts(found[0], config, campaign),
         entries=[*_entries(found[0], data_field(campaign, config))],
         problem=problem,
         **history,
     )
 
 
+def _facts(document: Document, config: Config, campaign: str) -> RunFacts | None:
+    try:
+        # a run that is being taken has a place at the DAQ, too
+        return parse({**document, "end": document.get("end") or document.get("start")}, config, campaign).facts
+    except Malformed:
+        return None
+
+
 def of_run(config: Config, state: State, run: str, database: InDatabase, verify: bool = False) -> RunView:
     """All that is known of a run; with `verify` its copies here are read again, which may take long."""
     here = state.run(run).is_dir()
     copies = Copies(config, state)
-    entries = [replace(entry, there=_place(entry, copies, config, run)) for entry in database.entries]
+    entries = [replace(entry, there=_place(entry, copies, config, run, database.facts)) for entry in database.entries]
     return RunView(
         run=run,
         database=replace(database, entries=entries),
@@ -133,15 +144,17 @@ def of_run(config: Config, state: State, run: str, database: InDatabase, verify:
     )
 
 
-def _place(entry: Entry, copies: Copies, config: Config, run: str) -> str | None:
+def _place(entry: Entry, copies: Copies, config: Config, run: str, facts: RunFacts | None) -> str | None:
     """What a look at the place of an entry told; None if it cannot be looked at from here."""
     if entry.deleted:
         return None
     place = Path(entry.location)
-    if entry.type == LIVE and entry.host in (config.daq.host, config.site):
-        there, why = copies.at("daq" if entry.host == config.daq.host else "live", run)
+    if entry.type == LIVE and entry.host == config.daq.host:
+        there, why = copies.at("daq", Path(run_place(config, facts).path)) if facts else ("unknown", None)
+    elif entry.type == LIVE and entry.host == config.site:
+        there, why = copies.at("live", config.folders.live / run)
     elif entry.host in config.store_hosts and place.parent == config.store.folder:
-        there, why = copies.at("store", place.name)
+        there, why = copies.at("store", place)
     else:
         return None
     return f"{there}: {why}" if why else there
