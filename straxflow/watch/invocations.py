@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,8 @@ from straxflow.watch.reading import Reading
 log = logging.getLogger(__name__)
 
 SIGNALS: dict[Word, signal.Signals] = {"finish": signal.SIGTERM, "stop": signal.SIGINT, "kill": signal.SIGKILL}
+EVENT = re.compile(rb"^(\[\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\]|straxflow:)", re.MULTILINE)
+"""What stands before each job that snakemake begins or ends, and before our own words."""
 WATCH = "watch"
 """The folder in the state folder for what a later watcher must find."""
 NOT_INHERITED = (OWNER, KEPT, SLURM, PORT, "NOTIFY_SOCKET", "PYTHONDONTWRITEBYTECODE")
@@ -62,7 +65,7 @@ class Running:
     told: Word | None = None
     _told_at: float = 0
     _moved_at: float = field(default_factory=time.monotonic)
-    _trace: tuple[int, int] | None = None
+    _read: int = 0
 
     @property
     def batch(self) -> str:
@@ -87,14 +90,13 @@ class Running:
                 batch = Batch.model_validate_json(text)
                 self.runs = [run.run for run in batch.runs]
                 self.newest = max((run.number for run in batch.runs), default=None)
-        try:
-            info = self.log.stat()
-            trace = (info.st_mtime_ns, info.st_size)
-        except OSError:
-            trace = None
-        if trace != self._trace:
-            self._trace = trace
-            self.moved()
+        with contextlib.suppress(OSError), self.log.open("rb") as words:
+            words.seek(self._read)
+            new = words.read()
+            self._read += len(new)
+            # not by any word: executors log each of their polls, also those of nothing, if told to be verbose
+            if EVENT.search(new):
+                self.moved()
 
     def moved(self, ago_s: float = 0) -> None:
         """It is not still: something moved so long ago, or one of its jobs runs."""

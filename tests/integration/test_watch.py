@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def quick(site: Site) -> Site:
 
 
 @contextlib.contextmanager
-def watch(site: Site, *words: str) -> Iterator[Watch]:
+def watch(site: Site, *words: str, env: Mapping[str, str] | None = None) -> Iterator[Watch]:
     log = site.folder / f"watch-{time.monotonic_ns()}.log"
     command = [
         "straxflow",
@@ -99,7 +99,7 @@ def watch(site: Site, *words: str) -> Iterator[Watch]:
     ]
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, cwd=site.root, env=site.environment(), stdin=subprocess.DEVNULL,
+            command, cwd=site.root, env=site.environment(env), stdin=subprocess.DEVNULL,
             stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:

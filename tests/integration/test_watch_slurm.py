@@ -1,0 +1,63 @@
+"""`straxflow watch` with Slurm: what an outage of slurmctld leaves behind is noticed and mended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from straxflow.lab.rundb_server import RunDbServer
+from straxflow.lab.slurm import Slurm
+from straxflow.lab.sshd import Sshd
+from tests.integration.test_slurm import Cluster
+from tests.integration.test_watch import batches, begun, done, lease, waiting, watch
+from tests.site import Site
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, rundb_server: RunDbServer, sshd: Sshd, slurm: Slurm) -> Iterator[Cluster]:
+    site = Site(tmp_path, rundb_server, sshd, profile="stoomboot")
+    made = Cluster(site, slurm)
+    yield made
+    slurm.start()
+    ids = [job["JobId"] for job in made.jobs() if job["JobState"] in ("RUNNING", "PENDING")]
+    if ids:
+        made.run("scancel", *ids)
+    site.close()
+
+
+def test_slurmctld_away_for_so_long_that_the_jobs_are_forgotten(cluster: Cluster) -> None:
+    site, go = cluster.site, cluster.site.folder / "go"
+    small = {"mem_mb": 500, "runtime_min": 5}
+    products = waiting(go)
+    products["raw"]["resources"] = small
+    site.configure(products=products, resources={step: {"mem_mb": 500} for step in ("checksum", "move_out")})
+    cluster.profile(
+        config={"head_node": ["transfer", "checksum", "move_out"]},
+        **{"slurm-status-attempts": 2, "latency-wait": 5, "verbose": True},
+    )
+    site.take(1, size_mb=0.5)
+    with watch(site, "--profile", str(site.root / "stoomboot"), env=cluster.env) as one:
+        one.until(lambda: begun(site, 1, "process"), 90)
+        (batch,) = batches(site)
+        cluster.slurm.stop_controller()
+        # long enough for all status queries of a poll to fail
+        log = site.state().folder / f"logs/batches/{batch}.snakemake.log"
+        one.until(lambda: "(final attempt)" in log.read_text(), 150)
+        site.configure(watch={"stall_s": 20, "grace_s": 20})
+        one.says("the new one is in force")
+        time.sleep(25)
+        assert "hangs" not in one.output  # while Slurm does not answer nobody can tell
+        go.touch()
+        cluster.slurm.start()
+        one.says(f"invocation {batch}: it hangs: nothing moved and no job ran", 120)
+        one.until(done(site, 1), 120)
+        assert one.end() == 0, one.words()
+    assert len(batches(site)) == 2
+    assert lease(site)["counts"]["hung"] == 1
+    tries = [a.outcome for a in site.attempts("000001") if a.step == "process"]
+    assert tries.count("ok") == 1
