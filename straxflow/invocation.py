@@ -24,6 +24,7 @@ from straxflow.config import Config
 from straxflow.errors import RunDbError, StraxflowError
 from straxflow.fsio import reap, write_atomic
 from straxflow.mirror import Hints, Mirror
+from straxflow.orphans import stop_processes
 from straxflow.owner import Owner
 from straxflow.plan import Standing, final_receipts, receipts_of, standing
 from straxflow.progress import ProductState, product_states
@@ -147,7 +148,17 @@ class Invocation:
         for batch in sorted({one.taken_from for one in claimed if one.taken_from}):
             runs = [one.run.id for one in claimed if one.taken_from == batch]
             log.warning("taken over from invocation %s, which is dead or silent: run %s", batch, ", ".join(runs))
+            if any(self._is_dead_here(batch, run) for run in runs):
+                stop_processes(batch)
             cancel_jobs(batch)
+
+    def _is_dead_here(self, batch: str, run: str) -> bool:
+        """Whether the main process of a run's last claim provably died on this host: nobody waits for its jobs."""
+        try:
+            claim = claimfile.read(self.state, run)
+            return claim is not None and claim.batch == batch and Owner.from_dict(claim.owner).is_dead()
+        except (StraxflowError, KeyError, ValueError):
+            return False
 
     def _take_up(self, one: Claimed, named: bool = False) -> None:
         owner = Owner.from_token(os.environ.get(OWNER, "")) or Owner.current()

@@ -15,6 +15,8 @@ import pytest
 
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
+from straxflow.orphans import processes_of
+from straxflow.owner import this_host
 from tests.site import Background, Site, descendants, wait_until
 
 STEPS = ("claim", "transfer", "register_live", "process", "checksum", "move_out", "register", "release")
@@ -165,12 +167,14 @@ def test_kill_all_in_each_step_one_after_another(site: Site, place: str) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["process", "move_out"])
 def test_an_orphan_of_a_killed_invocation_harms_nothing(site: Site, step: str) -> None:
-    """The main process is killed, its job lives on, slowly; the rerun overtakes it."""
+    """The main process is killed, its job lives on, slowly, where nobody can stop it; the rerun overtakes it."""
     counts = changes_of_steps(site)
     site.take(2, size_mb=0.5, seed=1)
     with site.background(env=hooked(site, {step: counts[step] // 2})) as running:
         orphan, _ = stopped_at(site, running)
         running.kill()
+        file = site.state().run("000002") / "claim.json"
+        file.write_text(file.read_text().replace(this_host(), "elsewhere"))
         rerun = site.snakemake(env=hooked(site))
         assert rerun.code == 0, rerun.output
         assert site.status(2) == "done"
@@ -181,6 +185,26 @@ def test_an_orphan_of_a_killed_invocation_harms_nothing(site: Site, step: str) -
     check_whole(site, 2)
     assert (site.doc(2), site.receipts("000002")) == (document, receipts)
     assert sorted(str(a.outcome) for a in site.attempts("000002") if a.step == step)[1:] == ["ok"]
+
+
+@pytest.mark.slow
+def test_an_orphan_here_is_stopped(site: Site) -> None:
+    go = site.folder / "go"
+    script = f"while [ ! -e {go} ]; do sleep 0.1; done; rsync -am --min-size=1 {{source}}/{{run}}/ {{output}}/data"
+    site.configure(products={"raw": {"from": "live", "kind": "command", "command": f'sh -c "{script}"'}})
+    site.take(2, size_mb=0.5, seed=1)
+    with site.background() as running:
+        running.until(lambda: [a for a in site.attempts("000002") if a.step == "process"])
+        (batch,) = {a.batch for a in site.attempts("000002")}
+        running.kill()
+        assert processes_of(batch)
+        with site.background() as rerun:
+            rerun.until(lambda: not processes_of(batch), 60)
+            go.touch()
+            result = rerun.wait()
+    assert result.code == 0, result.output
+    assert [a.outcome for a in site.attempts("000002") if a.step == "process"][1:] == ["ok"]
+    assert site.status(2) == "done"
 
 
 @pytest.mark.slow
