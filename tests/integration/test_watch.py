@@ -10,11 +10,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from straxflow.batch import Batch, batch_file
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
 from straxflow.orphans import processes_of
@@ -139,6 +142,19 @@ def reached(site: Site, number: int) -> bool:
     return isinstance(state, dict) and str(state.get("reason")).startswith("reached")
 
 
+def tell_parts(site: Site, number: int, ended: datetime) -> None:
+    """Print how long a run waited for its first job, and for what."""
+    first = min(site.attempts(f"{number:06d}"), key=lambda attempt: attempt.started)
+    started = next(entry["started"] for entry in lease(site)["invocations"] if entry["batch"] == first.batch)
+    claimed = Batch.model_validate_json((site.state().folder / batch_file(first.batch)).read_text()).made
+    moments = [ended, started, claimed, first.started]
+    parts = [(after - before).total_seconds() for before, after in pairwise(moments)]
+    print(
+        f"a new run's first job began {sum(parts):.1f} s after its end, while another processed: seen after "
+        f"{parts[0]:.1f} s (poll 0.5 s), claimed {parts[1]:.1f} s later, first job {parts[2]:.1f} s later"
+    )
+
+
 def cmdline(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -154,13 +170,14 @@ def test_brings_runs_in_side_by_side_keeps_room_for_newer_ones_and_drains(site: 
     with watch(site) as one:
         one.until(lambda: begun(site, 3, "process"))
         # the other two are a backlog now, and the second place is kept for newer runs
-        ended = take(site, 4)
+        take(site, 4)
+        ended = datetime.now(UTC)
         one.until(lambda: begun(site, 4), 40)
-        print(f"a new run's first job began {time.monotonic() - ended:.1f} s after its end, while another processed")
         assert "for runs newer than 3): run 000004 is due" in one.output
         one.until(
             lambda: {b["batch"]: b["claimed"] for b in lease(site)["invocations"]} == dict.fromkeys(batches(site), 1)
         )
+        tell_parts(site, 4, ended)
         # an end is asked for: what runs is finished, nothing more is begun
         one.process.send_signal(signal.SIGTERM)
         one.says("told to finish")
@@ -349,11 +366,10 @@ def test_an_idle_watcher_costs_next_to_nothing(quick: Site) -> None:
     with watch(quick, "--poll", "2") as one:
         one.until(lambda: lease(quick)["owner"])
         time.sleep(3)
-        stat = Path(f"/proc/{one.process.pid}/stat")
+        tasks = Path(f"/proc/{one.process.pid}/task")
 
         def cpu_s() -> float:
-            fields = stat.read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            return sum(int(task.read_text().split()[0]) for task in tasks.glob("*/schedstat")) / 1e9
 
         began, spent = time.monotonic(), cpu_s()
         time.sleep(10)
