@@ -21,6 +21,7 @@ from typing import Any
 from straxflow import attempts, claimfile
 from straxflow.batch import BATCH, KEPT, OWNER, Batch, BatchRun, batch_file, runs_in_targets
 from straxflow.config import Config
+from straxflow.corrections import obstacle
 from straxflow.errors import RunDbError, StraxflowError
 from straxflow.fsio import reap, write_atomic
 from straxflow.mirror import Hints, Mirror
@@ -66,7 +67,7 @@ class Invocation:
 
     def available(self, run: str) -> bool:
         """Whether this site can do anything for a run: where transfer is left out, its live data must have come."""
-        if "transfer" in self.config.steps:
+        if "transfer" in self.config.steps or not self.config.needs_live:
             return True
         return self.state.path(run, "live", Transferred).is_file()
 
@@ -77,7 +78,9 @@ class Invocation:
             for candidate in candidates(db, self.config, self.campaign, problem):
                 if len(runs) >= self.config.claim.max_runs:
                     break
-                if self.available(candidate.run.id):
+                if reason := obstacle(self.config, self.state, db, candidate.run.facts):
+                    problem(f"run {candidate.run.id}: waits: {reason}")
+                elif self.available(candidate.run.id):
                     runs.append(candidate.run)
         for run in runs:
             try:
@@ -99,6 +102,7 @@ class Invocation:
             problems += malformed_numbers(db)
             claimed = self._claimer(db).claim_pending(self.available, problems.append)
         self._stop_dead(claimed)
+        claimed = self._without_waiting(claimed, problems)
         taken_up = []
         for one in claimed:
             try:
@@ -118,6 +122,20 @@ class Invocation:
         write_atomic(output, batch.model_dump_json(indent=1).encode())
         return batch
 
+    def _without_waiting(self, claimed: list[Claimed], problems: list[str]) -> list[Claimed]:
+        """Give back the runs that cannot be worked on yet; their documents say what they wait for."""
+        if self.config.reprocessing is None:
+            return claimed
+        ready = []
+        with connect(self.config) as db:
+            for one in claimed:
+                if reason := obstacle(self.config, self.state, db, one.run.facts):
+                    problems.append(f"run {one.run.id}: waits: {reason}")
+                    self._claimer(db).release(one.run.object_id, one.token, Standing("waiting", reason))
+                else:
+                    ready.append(one)
+        return ready
+
     def claim_targets(self, targets: Iterable[str]) -> list[str]:
         """Claim the runs of explicitly named targets, all or none.
 
@@ -134,6 +152,8 @@ class Invocation:
                 for run in runs:
                     claimed.append(claimer.claim_named(run))
                     self._named = True
+                    if reason := obstacle(self.config, self.state, db, claimed[-1].run.facts):
+                        raise RunDbError(f"run {run}: {reason}")
             except RunDbError:
                 for one in claimed:
                     claimer.undo(one.run.object_id, one.token)

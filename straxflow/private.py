@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from straxflow.campaigns import source_state
 from straxflow.claimfile import Fence
 from straxflow.config import LIVE, Config
 from straxflow.errors import StepFailed, UsageError
@@ -90,13 +91,14 @@ class Private:
         write(own.run(run) / RunFacts.name, facts)
         if not self._made_here(run, source):
             for model in (Transferred, Processed, Checksums, Stored):
-                there = self.state.path(run, source, model)
+                there = source_state(self.config, self.state, source).path(run, source, model)
                 if there.is_file():
                     own.path(run, source, model).parent.mkdir(exist_ok=True)
                     shutil.copyfile(there, own.path(run, source, model))
         folders = self.config.folders.model_copy(update={"staging": self.folder, "scratch": None})
         strax = self.config.strax.model_copy(update={"from_scratch": self.from_scratch})
-        config = self.config.model_copy(update={"folders": folders, "strax": strax})
+        changes = {"folders": folders, "strax": strax, "reprocessing": None}
+        config = self.config.model_copy(update=changes)
         log_file = self.log_file(run, product)
         log_to(log_file)
         fence = Unclaimed(own, run, "private", 0)
@@ -121,13 +123,14 @@ class Private:
         if product == LIVE:
             received = self.state.find(run, LIVE, Transferred)
             return received is not None and (self.config.folders.live / run).is_dir()
-        made = self.state.find(run, product, Processed)
+        state = source_state(self.config, self.state, product)
+        made = state.find(run, product, Processed)
         if made is None:
             return False
         names = [target.folder for target in made.targets.values()]
         if all((self.config.folders.staging / name).is_dir() for name in names):
             return True
-        if self.state.find(run, product, Stored) is None:
+        if state.find(run, product, Stored) is None:
             return False
         store = open_store(self.config)
         store.check_marker("store", self.config.site)

@@ -125,6 +125,8 @@ class Processed(Receipt):
 
     product: str
     source: str
+    source_campaign: str | None = None
+    corrections: str | None = None
     targets: dict[str, Target]
     settings: str
     records_in: int | None = None

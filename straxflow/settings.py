@@ -14,7 +14,9 @@ def process_settings(config: Config, product: str) -> dict[str, Any]:
     chosen = config.products[product]
     source = None if chosen.source == LIVE else process_settings(config, chosen.source)
     if chosen.kind == "command":
-        return {"source": source, "command": chosen.command}
+        version = config.reprocessing.corrections if config.reprocessing and config.makes(product) else None
+        # a command knows no lineage but this one
+        return {"source": source, "command": chosen.command, **({"corrections": version} if version else {})}
     return {
         "source": source,
         "targets": config.targets(product),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from straxflow.batch import Batch, config_file
+from straxflow.campaigns import source_state
 from straxflow.config import LIVE, Config, Resources
 from straxflow.errors import StraxflowError
 from straxflow.folders import check_folders
@@ -118,6 +119,8 @@ class Flow:
         """The receipt of what a product is made from."""
         source = self.config.products[product].source
         model = Transferred if source == LIVE else Processed
+        if self.config.taken_from(source):
+            return str(source_state(self.config, self.state, source).path(run, source, model))
         return f"runs/{run}/{source}/{model.name}"
 
     def before_release(self, run: str) -> list[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 from straxflow import actions
 from straxflow.cli import confirm
@@ -43,14 +44,15 @@ def carry_out(arguments: argparse.Namespace, doing: str, give: Give, *, all_fail
         )
         if extent:
             confirm.confirm(arguments, doing, extent)
-        outcomes = _give_all(db, site, arguments, doing, give, chosen)
-    _tell(arguments, site, outcomes, problems)
+        outcomes = give_all(db, site, arguments, doing, give, chosen)
+    tell(arguments, site, outcomes, problems)
     return 1 if problems or any(outcome.result == "refused" for outcome in outcomes) else 0
 
 
-def _give_all(
+def give_all(
     db: RunDb, site: Site, arguments: argparse.Namespace, doing: str, give: Give, chosen: Sequence[Chosen]
 ) -> list[Outcome]:
+    """Give an order to each of these runs, and write down who gave it."""
     orders = Orders(
         db,
         site.config,
@@ -76,7 +78,14 @@ def _stop_dead(site: Site, run: str) -> None:
         pass
 
 
-def _tell(arguments: argparse.Namespace, site: Site, outcomes: Sequence[Outcome], problems: Sequence[str]) -> None:
+def tell(
+    arguments: argparse.Namespace,
+    site: Site,
+    outcomes: Sequence[Outcome],
+    problems: Sequence[str],
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Print what became of each run; with --json also `more`."""
     changed = sum(outcome.result == "changed" for outcome in outcomes)
     if arguments.json:
         told = {
@@ -85,6 +94,7 @@ def _tell(arguments: argparse.Namespace, site: Site, outcomes: Sequence[Outcome]
             "changed": changed,
             "runs": [asdict(outcome) for outcome in outcomes],
             "problems": list(problems),
+            **(more or {}),
         }
         print(json.dumps(told, indent=1))
         return

@@ -41,7 +41,7 @@ def source_of(arguments: argparse.Namespace) -> Source:
     """Where the options say that the configuration comes from."""
     profile = getattr(arguments, "profile", None) or os.environ.get("SNAKEMAKE_PROFILE") or "local"
     given = getattr(arguments, "configfiles", None) or ()
-    return Source(profile, tuple(Path.cwd() / file for file in given))
+    return Source(profile, tuple(Path.cwd() / file for file in given), campaign_name())
 
 
 def open_site(arguments: argparse.Namespace) -> Site:

@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from straxflow.config.sections.base import LIVE, STEPS, Name, Section, Step
+from straxflow.config.sections.campaigns import Corrections, Reprocessing
 from straxflow.config.sections.dashboard import Dashboard
 from straxflow.config.sections.discovery import Discovery
 from straxflow.config.sections.failures import Failures, Hooks
@@ -71,6 +72,10 @@ class Config(Section):
     sync: Sync = Sync()
     dashboard: Dashboard = Dashboard()
     health: Health = Health()
+    corrections: Corrections = Corrections()
+    reprocessing: Reprocessing | None = Field(
+        None, description="In a campaign of `straxflow reprocess`: what it makes, and from what. Not for config files."
+    )
     resources: StepResources = StepResources()
     watch: Watch = Watch()
 
@@ -135,6 +140,8 @@ class Config(Section):
             if field.source not in ("run", LIVE, *self.products):
                 known = ", ".join(["run", LIVE, *self.products])
                 errors.append(f"states.fields.{name}.from: unknown product {field.source!r} (known: {known})")
+        if self.reprocessing and (odd := [n for n in self.reprocessing.products if n not in self.products]):
+            errors.append(f"reprocessing.products: unknown product {odd[0]!r} (known: {', '.join(self.products)})")
         gap = self._first_gap()
         if gap:
             errors.append(f"steps: {gap}")
@@ -177,7 +184,22 @@ class Config(Section):
         def depth(name: str) -> int:
             return 0 if name == LIVE else 1 + depth(self.products[name].source)
 
-        return sorted((n for n in self.products if whole(n)), key=depth)
+        return sorted((n for n in self.products if whole(n) and self.makes(n)), key=depth)
+
+    def makes(self, product: str) -> bool:
+        """Whether a product is made in this campaign."""
+        return self.reprocessing is None or product in self.reprocessing.products
+
+    def taken_from(self, product: str) -> str | None:
+        """The campaign whose stored copy of a product is used, for one that is not made in this campaign."""
+        if self.reprocessing is None or product == LIVE or self.makes(product):
+            return None
+        return self.reprocessing.source
+
+    @property
+    def needs_live(self) -> bool:
+        """Whether anything is made from live data."""
+        return any(self.makes(name) and product.source == LIVE for name, product in self.products.items())
 
     def consumers(self, source: str, mode: str) -> list[str]:
         """Products of a run of this mode that are made from `source`."""

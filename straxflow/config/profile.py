@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from straxflow.campaigns import lay_over
 from straxflow.config.load import DEFAULT_FILE, ROOT, load, merge, profile_files, read_files
 from straxflow.config.model import Config
 from straxflow.errors import ConfigError
@@ -23,6 +24,8 @@ class Source:
 
     profile: str
     given: tuple[Path, ...] = ()
+    campaign: str | None = None
+    """What this campaign makes is laid over what the files say."""
 
     @property
     def files(self) -> list[Path]:
@@ -56,6 +59,8 @@ class Source:
         if isinstance(own, Mapping):
             # snakemake lays `config:` of a profile over its config files
             merge(settings, own)
+        if self.campaign:
+            lay_over(settings, self.campaign)
         return settings
 
     def load(self) -> Config:

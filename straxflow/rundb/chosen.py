@@ -51,7 +51,7 @@ def choose(db: RunDb, config: Config, runs: RunList) -> tuple[list[Chosen], list
     problems = [
         f"{word}: there is no run document of it in {db.runs.full_name}" for word in runs.unmatched(numbers, names)
     ]
-    chosen, told = _usable(documents, config)
+    chosen, told = usable(documents, config)
     return chosen, problems + told
 
 
@@ -59,7 +59,7 @@ def failed(db: RunDb, config: Config, campaign: str) -> tuple[list[Chosen], list
     """All failed runs of this site."""
     field = status_field(campaign, config)
     query = {"$and": [scope(config), {"$or": [{field: "failed"}, {f"{field}.status": "failed"}]}]}
-    return _usable(list(db.runs.find(query, dict.fromkeys(FIELDS, 1)).sort("number", 1)), config)
+    return usable(list(db.runs.find(query, dict.fromkeys(FIELDS, 1)).sort("number", 1)), config)
 
 
 def with_data(db: RunDb, config: Config, campaign: str) -> tuple[list[Chosen], list[str]]:
@@ -67,10 +67,11 @@ def with_data(db: RunDb, config: Config, campaign: str) -> tuple[list[Chosen], l
     place = f"{data_field(campaign, config)}.host"
     hosts = {"$in": list(dict.fromkeys([config.site, *config.store_hosts]))}
     query = {"number": scope(config)["number"], "$or": [{f"straxflow.{campaign}.token": {"$gte": 1}}, {place: hosts}]}
-    return _usable(list(db.runs.find(query, dict.fromkeys(FIELDS, 1)).sort("number", 1)), config)
+    return usable(list(db.runs.find(query, dict.fromkeys(FIELDS, 1)).sort("number", 1)), config)
 
 
-def _usable(documents: list[Document], config: Config) -> tuple[list[Chosen], list[str]]:
+def usable(documents: list[Document], config: Config) -> tuple[list[Chosen], list[str]]:
+    """The runs of documents that may be touched, and a message for each that may not."""
     chosen, problems = [], []
     lowest, highest = config.runs.min_run_number, config.runs.max_run_number
     outside = 0

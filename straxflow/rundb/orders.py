@@ -106,6 +106,11 @@ class Orders:
         hint = f"; but it is left alone while it has the tag {', '.join(skipped)}" if skipped else ""
         return self._order(run, self._pending(run, how), [*DELAYS, MARKED], text + hint)
 
+    def set_state(self, run: Chosen, status: str, how: str, unset: list[str]) -> Outcome:
+        """Give a run that nobody works on a state, with who did it and why."""
+        field_ = status_field(self.campaign, self.config)
+        return self._order(run, {field_: self._status(status, how)}, unset, how)
+
     def close(self, run: Chosen, fields: Document) -> None:
         """Give a run that nobody could claim, for it had no end, one and make it pending.
 

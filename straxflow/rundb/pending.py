@@ -34,7 +34,10 @@ INDEXES = (
 
 def campaign_indexes(campaign: str) -> tuple[list[tuple[str, int]], ...]:
     """Indexes of a campaign's own fields."""
-    return ([(f"straxflow.{campaign}.claim.batch", 1)], [(f"straxflow.{campaign}.due", 1)])
+    ours = f"straxflow.{campaign}"
+    own = [f"{ours}.processing_status.status", f"{ours}.processing_status"] if campaign != ONLINE else []
+    states = [[(field, 1), ("number", DESCENDING)] for field in own]
+    return ([(f"{ours}.claim.batch", 1)], [(f"{ours}.due", 1)], *states)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
     fields = {
         "run": job.run, "number": facts.number, "mode": facts.mode,
         "source": source, "output": output, "product": job.product,
+        "corrections": (job.config.reprocessing.corrections if job.config.reprocessing else None) or "",
     }  # fmt: skip
     argv = fill_command(chosen.command or "", fields)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

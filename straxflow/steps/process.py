@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from straxflow import redo
+from straxflow.campaigns import source_state
 from straxflow.config import LIVE
 from straxflow.digests import describe, hash_tree, verify_tree
 from straxflow.errors import Damaged, StepFailed
@@ -51,6 +52,8 @@ def process(job: Job) -> Processed:
         run=job.run,
         product=job.product,
         source=product.source,
+        source_campaign=config.taken_from(product.source),
+        corrections=config.reprocessing.corrections if config.reprocessing else None,
         targets=made.targets,
         settings=settings_digest(config, job.product),
         records_in=records_in,
@@ -72,13 +75,14 @@ def _source_folder(job: Job, scratch: Path) -> Path:
     if source == LIVE:
         _check_live_copy(job)
         return job.config.folders.live
-    made = job.state.get(job.run, source, Processed)
+    state = source_state(job.config, job.state, source)
+    made = state.get(job.run, source, Processed)
     folders = [target.folder for target in made.targets.values()]
     for staging in (job.config.folders.staging, *job.other_staging):
         if all((staging / folder).is_dir() for folder in folders):
-            _check_staged(staging, made, job.state.find(job.run, source, Checksums))
+            _check_staged(staging, made, state.find(job.run, source, Checksums))
             return staging
-    stored = job.state.find(job.run, source, Stored)
+    stored = state.find(job.run, source, Stored)
     if stored is None:
         raise StepFailed(
             f"run {job.run}: the source {source} is neither in {job.config.folders.staging} nor stored; make it again: "
@@ -86,7 +90,7 @@ def _source_folder(job: Job, scratch: Path) -> Path:
         )
     store = open_store(job.config)
     store.check_marker("store", job.config.site)
-    sums = job.state.get(job.run, source, Checksums)
+    sums = state.get(job.run, source, Checksums)
     fetched = scratch / "source"
     fetched.mkdir()
     for folder in folders:

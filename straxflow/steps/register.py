@@ -66,6 +66,7 @@ def product_entries(job: Job) -> list[Document]:
                 "versions": made.versions,
             },
             "campaign": job.campaign,
+            **({"corrections": made.corrections} if made.corrections else {}),
             **({"partial": True} if partial else {}),
         }
         for host in job.config.store_hosts

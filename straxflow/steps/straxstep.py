@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from straxflow.campaigns import source_state
 from straxflow.config import LIVE, Config
 from straxflow.config.load import ROOT
 from straxflow.errors import Damaged, Misconfigured, StepFailed
@@ -87,7 +88,7 @@ def _request(job: Job, facts: RunFacts, source: Path, output: Path) -> dict[str,
     config, chosen = job.config, job.config.products[job.product]
     source_types = {}
     if chosen.source != LIVE:
-        made = job.state.get(job.run, chosen.source, Processed)
+        made = source_state(config, job.state, chosen.source).get(job.run, chosen.source, Processed)
         source_types = {name: target.lineage_hash for name, target in made.targets.items()}
     existing = [config.folders.staging]
     if config.store.ssh is None:

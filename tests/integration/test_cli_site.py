@@ -99,7 +99,7 @@ def test_init_once_then_never_again(lab: Lab, capsys: pytest.CaptureFixture[str]
     code, out, _ = straxflow(capsys, "init", "--campaign", "v5")
     assert code == 0
     assert f"made state: {lab.folder}/state/v5" in out
-    assert out.count("made ") == 3
+    assert out.count("made ") == 5
 
 
 def test_init_leaves_another_sites_folder_alone(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

@@ -348,6 +348,8 @@ def test_an_index_serves_backwards_and_by_its_beginning() -> None:
         "processing_status.status + number (newest first)",
         "straxflow.v5.claim.batch",
         "straxflow.v5.due",
+        "straxflow.v5.processing_status.status + number (newest first)",
+        "straxflow.v5.processing_status + number (newest first)",
     ]
 
 

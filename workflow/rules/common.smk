@@ -13,6 +13,7 @@ from straxflow import config as settings
 from straxflow.errors import StraxflowError
 from straxflow.fsio import MARKER
 from straxflow.batch import campaign_name, ensure_batch_id
+from straxflow.campaigns import lay_over
 from straxflow.receipts import State
 from straxflow.slurm import JOB_PREFIX, SLURM
 from straxflow.servers import forget_servers, put_on_path
@@ -21,6 +22,7 @@ from straxflow.workflow import Flow, collect_seldom, quiet_errors
 with quiet_errors(SystemExit):
     if not config:  # no profile: e.g. snakemake --lint
         config.update(settings.read_files([settings.DEFAULT_FILE]))
+    lay_over(config, campaign_name())
     CONFIG = settings.load(config)
     STATE = State(CONFIG.folders.state / campaign_name())
     BATCH = ensure_batch_id()

@@ -11,7 +11,7 @@ from straxflow.config.sections.base import Count, Name, Seconds, Section
 from straxflow.config.sections.resources import Resources
 from straxflow.config.words import check_command
 
-COMMAND_WORDS = ("run", "number", "mode", "source", "output", "product")
+COMMAND_WORDS = ("run", "number", "mode", "source", "output", "product", "corrections")
 SUMMARY_WORDS = ("run", "number", "mode", "product", "data", "output")
 
 
@@ -35,8 +35,9 @@ class Product(Section):
     modes: Modes = Field(Modes(), description="Run modes it is made for.")
     command: str | None = Field(
         None,
-        description="kind command: the command line; {run}, {number}, {mode}, {source}, {output} and {product} are "
-        "filled in, no shell is involved. It must leave its files in {output}.",
+        description="kind command: the command line; {run}, {number}, {mode}, {source}, {output}, {product} and "
+        "{corrections} (of a reprocessing campaign, else empty) are filled in, no shell is involved. It must leave its "
+        "files in {output}.",
     )
     context: str | None = Field(
         None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="Instead of strax.context."
