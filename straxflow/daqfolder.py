@@ -14,7 +14,18 @@ def daq_folder(config: Config, experiment: str | None = None) -> Path:
     return Path(str(config.daq.folder).replace("{experiment}", experiment or config.experiment))
 
 
+def daq_top(config: Config) -> Path:
+    """The folder there that holds everything: of several experiments the one above all."""
+    parts = config.daq.folder.parts
+    return Path(*parts[: next((i for i, part in enumerate(parts) if "{experiment}" in part), len(parts))])
+
+
+def run_folder(config: Config, run: str, number: int, experiment: str | None) -> Path:
+    """The folder of a run there."""
+    name = config.daq.run_folder.format(run=run, number=number, experiment=experiment or config.experiment)
+    return daq_folder(config, experiment) / name
+
+
 def run_place(config: Config, facts: RunFacts) -> Place:
-    """The folder of a run."""
-    name = config.daq.run_folder.format(run=facts.run, number=facts.number, experiment=facts.experiment)
-    return Place(str(daq_folder(config, facts.experiment) / name), config.daq.ssh)
+    """The same, with the host."""
+    return Place(str(run_folder(config, facts.run, facts.number, facts.experiment)), config.daq.ssh)

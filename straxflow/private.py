@@ -10,6 +10,7 @@ from pathlib import Path
 from straxflow.campaigns import source_state
 from straxflow.claimfile import Fence
 from straxflow.config import LIVE, Config
+from straxflow.daqfolder import daq_top
 from straxflow.errors import StepFailed, UsageError
 from straxflow.folders import open_store
 from straxflow.fsio import MARKER
@@ -45,7 +46,7 @@ class Private:
             UsageError: if it belongs to the site, or to any other.
         """
         site = self.config.folders
-        own = [self.state.folder.parent, site.live, site.staging, self.config.store.folder, self.config.daq.folder]
+        own = [self.state.folder.parent, site.live, site.staging, self.config.store.folder, daq_top(self.config)]
         for place in (self.folder, *self.folder.parents):
             if place in own or (place / MARKER).exists():
                 raise UsageError(f"--private {self.folder}: {place} belongs to a site; give a folder of your own")

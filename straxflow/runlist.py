@@ -27,6 +27,8 @@ class Word:
     name: str | None = None
     id: str | None = None
     """Of a single run, where the word tells it."""
+    key: Document | None = None
+    """The query for it, where a number alone is no name: with several experiments."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,13 @@ class RunList:
         choices: list[Document] = [{"number": {"$gte": a, "$lte": b}} for a, b in self.ranges if a < b]
         if single or not (choices or self.names):
             choices.append({"number": {"$in": single}})
-        if self.names:
-            choices.append({"name": {"$in": list(self.names)}})
+        if plain := [word.name for word in self.words if word.name is not None and word.key is None]:
+            choices.append({"name": {"$in": plain}})
+        choices += [word.key for word in self.words if word.key is not None]
         return choices[0] if len(choices) == 1 else {"$or": choices}
 
     def contains(self, number: int, name: str | None = None) -> bool:
-        """Whether a run of this number, or of this name, was named."""
+        """Whether a run of this number, or of this name (with several experiments: of this id), was named."""
         place = bisect_right(self.ranges, (number, HIGHEST + 1)) - 1
         return name in self.names or (place >= 0 and number <= self.ranges[place][1])
 
@@ -86,7 +89,7 @@ class RunList:
             return True
         except (StraxflowError, OSError):
             return False
-        return self.contains(number)
+        return self.contains(number, run)
 
 
 def parse_runs(words: Sequence[str], config: Config) -> RunList:
@@ -152,6 +155,8 @@ def _one(word: str, config: Config) -> Word:
     except Malformed as error:
         hint = "" if "did you mean" in str(error) else f"; expected {FORMS}"
         raise UsageError(f"{error}{hint}") from None
+    if "experiment" in query:
+        return Word(word, name=word, id=word, key=query)
     if "number" in query:
         return Word(word, query["number"], query["number"], id=word)
     return Word(word, name=query["name"], id=word)

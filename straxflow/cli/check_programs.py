@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from straxflow.cli.site import Site
+from straxflow.daqfolder import daq_top
 from straxflow.errors import StepFailed
 from straxflow.reports.verdict import Check, Verdict, failed, ok
 from straxflow.transport import ssh
@@ -34,14 +35,14 @@ def checks(site: Site) -> list[Check]:
 
 
 def _daq(site: Site) -> Verdict:
-    daq = site.config.daq
+    daq, folder = site.config.daq, daq_top(site.config)
     if daq.ssh is None:
-        if not os.access(daq.folder, os.R_OK | os.X_OK):
-            return failed("daq", f"{daq.folder}: not there, or not readable", "is the DAQ's disk mounted?")
-        return ok("daq", f"{daq.folder}: readable")
-    where = f"{daq.ssh}:{daq.folder}"
+        if not os.access(folder, os.R_OK | os.X_OK):
+            return failed("daq", f"{folder}: not there, or not readable", "is the DAQ's disk mounted?")
+        return ok("daq", f"{folder}: readable")
+    where = f"{daq.ssh}:{folder}"
     options = [*daq.ssh_options, "-o", "ConnectTimeout=10"]
-    result = ssh.run(daq.ssh, options, ["sh", "-c", _LOOK, "straxflow", str(daq.folder)], timeout_s=SSH_S)
+    result = ssh.run(daq.ssh, options, ["sh", "-c", _LOOK, "straxflow", str(folder)], timeout_s=SSH_S)
     if result.code in (3, 4):
         return failed("daq", f"{where}: {result.err.strip()}", "correct daq.folder, or its permissions there")
     if result.code:

@@ -19,6 +19,7 @@ from straxflow.reports.database import ask
 from straxflow.reports.estimate import LITTLE, Estimate, estimate
 from straxflow.reports.runtable import Choice, from_database, from_state
 from straxflow.rundb.client import RunDb
+from straxflow.rundb.rundoc import IDENTITY, name_of
 from straxflow.runlist import FORMS as RUN_FORMS
 from straxflow.runlist import RunList, parse_runs
 
@@ -77,14 +78,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _by_database(db: RunDb, site: Site, choice: Choice, costs: Sequence[Cost]) -> tuple[Estimate, list[str]]:
     rows = from_database(db, site.config, site.campaign, choice)
-    unknown = _unknown(db, choice.runs) if choice.runs else []
+    unknown = _unknown(db, site, choice.runs) if choice.runs else []
     return estimate(site.config, site.state, rows, costs, choice.runs is not None), unknown
 
 
-def _unknown(db: RunDb, runs: RunList) -> list[str]:
-    documents = list(db.runs.find(runs.query(), {"number": 1, "name": 1}))
+def _unknown(db: RunDb, site: Site, runs: RunList) -> list[str]:
+    documents = list(db.runs.find(runs.query(), dict.fromkeys(IDENTITY, 1)))
     numbers = [d["number"] for d in documents if isinstance(d.get("number"), int)]
-    return runs.unmatched(numbers, [n for d in documents if isinstance(n := d.get("name"), str)])
+    return runs.unmatched(numbers, [name for d in documents if (name := name_of(d, site.config))])
 
 
 def _jobs_of(site: Site) -> int:

@@ -25,7 +25,7 @@ from straxflow.reports.documents import (
 from straxflow.reports.runtable import Choice, from_database
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.pending import claim_lapsed
-from straxflow.rundb.rundoc import Malformed, campaign_part, make_run_id
+from straxflow.rundb.rundoc import IDENTITY, Malformed, campaign_part, make_run_id
 from straxflow.rundb.switch import Switch, read_switch
 
 COUNTED = ("pending", "waiting", "held", "failed", "done", "new")
@@ -115,7 +115,7 @@ def rows(db: RunDb, config: Config, campaign: str, choice: Choice, most: int) ->
 
 def _claims(db: RunDb, config: Config, campaign: str, moment: datetime) -> dict[str, Claimant]:
     query = {**in_scope(config), **query_of("working", config, campaign, moment)}
-    fields = dict.fromkeys(["number", "name", "mode", f"straxflow.{campaign}.claim"], 1)
+    fields = dict.fromkeys([*IDENTITY, f"straxflow.{campaign}.claim"], 1)
     found = {}
     for document in db.runs.find(query, fields).limit(MOST_CLAIMS):
         claim = claimant_of(campaign_part(document, campaign), moment, config.claim.lease_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from straxflow.config import LIVE, Config
+from straxflow.daqfolder import run_place
 from straxflow.digests import hash_tree
 from straxflow.errors import Damaged, StraxflowError
 from straxflow.livedata import check_live_data, is_complete
@@ -13,7 +14,6 @@ from straxflow.rundb.client import Document
 from straxflow.rundb.entries import jsonable
 from straxflow.rundb.rundoc import Run
 from straxflow.steps.transfer import as_facts, expectation
-from straxflow.transport.rsync import Place
 
 
 def rebuild_live(config: Config, evidence: Evidence, run: Run, receipts: Receipts) -> LiveFacts | None:
@@ -43,7 +43,7 @@ def rebuild_live(config: Config, evidence: Evidence, run: Run, receipts: Receipt
 
 def _transferred(config: Config, run: Run, entries: list[Document], dropped: list[Document]) -> Transferred:
     folder = config.folders.live / run.id
-    source = str(Place(str(config.daq.folder / run.id), config.daq.ssh))
+    source = str(run_place(config, run.facts))
     if folder.is_dir():
         threads = run.facts.daq_config.get("processing_threads")
         if config.transfer.check and not is_complete(folder, threads):

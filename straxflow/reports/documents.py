@@ -11,6 +11,7 @@ from straxflow.config import LIVE, Config
 from straxflow.rundb.client import Document
 from straxflow.rundb.pending import claim_lapsed, scope
 from straxflow.rundb.rundoc import (
+    IDENTITY,
     ONLINE,
     Malformed,
     campaign_part,
@@ -196,7 +197,7 @@ def query_of(state: str, config: Config, campaign: str, moment: datetime) -> Doc
 
 def projection(campaign: str, config: Config) -> dict[str, int]:
     """The fields that a row needs; of the data entries, which can be many, only what is small."""
-    fields = ["number", "name", "mode", "start", "end", "detectors", "rate", "tags.name", "processing_status"]
+    fields = [*IDENTITY, "start", "end", "detectors", "rate", "tags.name", "processing_status"]
     ours = ["claim", "failures", "due", "wait_until", "processing_status", "products"]
     data = data_field(campaign, config)
     entry = (f"{data}.{name}" for name in ("type", "host", "size_mb", "campaign"))

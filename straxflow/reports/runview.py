@@ -166,7 +166,8 @@ def _status(config: Config, state: State, run: str) -> RunStatus:
 
 def _merged(kept: Sequence[Attempt], here: Sequence[Attempt]) -> list[Attempt]:
     """Attempts that the database keeps and those that are here, oldest first; what is here is newer."""
-    found = {(a.product, a.step, a.started, str(a.owner)): a for a in [*kept, *here]}
+    # the database keeps milliseconds
+    found = {(a.product, a.step, int(a.started.timestamp() * 1000), str(a.owner)): a for a in [*kept, *here]}
     return sorted(found.values(), key=lambda a: a.started)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from straxflow.config import Config
+from straxflow.daqfolder import run_folder
 from straxflow.livedata.layout import THE_END
 from straxflow.receipts import State
 from straxflow.reports.copies import Copies
@@ -17,6 +18,7 @@ from straxflow.reports.documents import RunRow
 from straxflow.reports.runtable import Choice, from_database
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.pending import malformed_numbers
+from straxflow.rundb.rundoc import query_for
 from straxflow.runlist import RunList
 
 Kind = Literal[
@@ -173,19 +175,18 @@ class Search:
 
     def _at_daq(self, row: RunRow, whole: str | None = None) -> str | None:
         """What is wrong with a run's data at the DAQ (`whole`: what to say if nothing is)."""
-        if not self.daq or self._asked >= MOST_AT_DAQ or row.number is None:
+        if not self.daq or self._asked >= MOST_AT_DAQ or row.number is None or not row.run:
             return None
         self._asked += 1
-        daq = self.config.daq
-        name = daq.run_folder.format(run=row.run, number=row.number, experiment=self.config.experiment)
-        there, why = self._copies.at("daq", daq.folder / name)
+        folder = run_folder(self.config, row.run, row.number, query_for(row.run, self.config).get("experiment"))
+        there, why = self._copies.at("daq", folder)
         if there == "unknown":
             # not asked again for every run: each would take as long as this one
             self.daq, self.daq_problem = False, why
             return None
         if there == "missing":
-            return f"there is nothing of it at the DAQ ({daq.folder / name})"
-        names = self._copies.names("daq", daq.folder / name)
+            return f"there is nothing of it at the DAQ ({folder})"
+        names = self._copies.names("daq", folder)
         if isinstance(names, str):
             return None
         return whole if THE_END in names else f"no {THE_END} at the DAQ: its live data are not complete"

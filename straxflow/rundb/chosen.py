@@ -9,21 +9,19 @@ from typing import Any
 from straxflow.config import Config
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.pending import scope
-from straxflow.rundb.rundoc import Malformed, campaign_part, data_field, make_run_id, status_field, status_of
+from straxflow.rundb.rundoc import (
+    IDENTITY,
+    Malformed,
+    campaign_part,
+    data_field,
+    make_run_id,
+    name_of,
+    status_field,
+    status_of,
+)
 from straxflow.runlist import RunList
 
-FIELDS = [
-    "number",
-    "name",
-    "experiment",
-    "mode",
-    "start",
-    "end",
-    "tags",
-    "processing_status",
-    "processing_failed",
-    "straxflow",
-]
+FIELDS = [*IDENTITY, "start", "end", "tags", "processing_status", "processing_failed", "straxflow"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Chosen:
 def choose(db: RunDb, config: Config, runs: RunList) -> tuple[list[Chosen], list[str]]:
     """The named runs, oldest first, and a message for each that is not there or may not be touched."""
     documents = list(db.runs.find(runs.query(), dict.fromkeys(FIELDS, 1)).sort("number", 1))
-    names = [name for d in documents if isinstance(name := d.get("name"), str)]
+    names = [name for d in documents if (name := name_of(d, config))]
     numbers = [d["number"] for d in documents if isinstance(d.get("number"), int)]
     problems = [
         f"{word}: there is no run document of it in {db.runs.full_name}" for word in runs.unmatched(numbers, names)

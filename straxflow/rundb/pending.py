@@ -17,7 +17,7 @@ from pymongo import DESCENDING
 from straxflow.config import Config
 from straxflow.owner import Owner
 from straxflow.rundb.client import Document, RunDb
-from straxflow.rundb.rundoc import ONLINE, Malformed, Run, campaign_part, parse, status_field
+from straxflow.rundb.rundoc import IDENTITY, ONLINE, Malformed, Run, campaign_part, parse, status_field
 from straxflow.rundb.switch import read_switch
 
 log = logging.getLogger(__name__)
@@ -198,14 +198,14 @@ def malformed_numbers(db: RunDb) -> list[str]:
 
 
 def _projection(campaign: str) -> dict[str, int]:
-    fields = "number name experiment start end mode detectors source tags daq_config rate processing_status"
-    return dict.fromkeys([*fields.split(), "straxflow"], 1)
+    fields = "start end detectors source tags daq_config rate processing_status straxflow"
+    return dict.fromkeys([*IDENTITY, *fields.split()], 1)
 
 
 def _few_fields(campaign: str) -> dict[str, int]:
     """What it takes to tell whether a run would be claimed."""
     claim = [f"straxflow.{campaign}.claim.{name}" for name in ("owner", "renewed", "lease_s")]
-    return dict.fromkeys(["number", "name", "experiment", "start", "end", "mode", *claim], 1)
+    return dict.fromkeys([*IDENTITY, "start", "end", *claim], 1)
 
 
 Found = tuple[int, Document, Document]

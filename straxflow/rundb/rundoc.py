@@ -20,6 +20,8 @@ HIGHEST = 2**63 - 1
 """The largest number that a run document can hold."""
 PARTIAL = "partial"
 """Under `straxflow`, beside the campaigns: a fact of the run, the same for all of them."""
+IDENTITY = ("number", "name", "experiment", "mode")
+"""Fields that tell which run a document is of; every projection holds them."""
 DAQ_FIELDS = (
     "strax_output_path",
     "processing_threads",
@@ -162,6 +164,17 @@ def experiment_of(document: Mapping[str, Any], config: Config, label: str) -> st
     if not isinstance(name, str) or not name:
         raise Malformed(f"{label}: experiment: expected a name, as there are several, found {name!r}")
     return name
+
+
+def name_of(document: Mapping[str, Any], config: Config) -> str | None:
+    """What a run is called besides its number: its name, or with several experiments its id."""
+    if config.experiments:
+        try:
+            return make_run_id(document, config, "")
+        except Malformed:
+            return None
+    name = document.get("name")
+    return name if isinstance(name, str) else None
 
 
 def query_for(run_id: str, config: Config) -> Document:

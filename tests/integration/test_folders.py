@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from straxflow.cli import main
 from straxflow.lab.sshd import Sshd
 from straxflow.owner import Owner
 from straxflow.rundb.claims import Claimer
@@ -140,18 +141,13 @@ def test_eight_claimers_find_and_claim_each_run_once(site: FolderSite) -> None:
 
 
 @pytest.mark.slow
-def test_several_experiments(tmp_path: Path) -> None:
+def test_several_experiments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = {"from": "live", "kind": "command", "command": "cp -r {source}/{run} {output}/data"}
     site = FolderSite(
         tmp_path,
         run_id="{experiment}_r{number:04d}",
         experiments="ALL",
-        daq={
-            "ssh": None,
-            "ssh_options": [],
-            "folder": f"{tmp_path}/daq/{{experiment}}/xtc",
-            "run_folder": "r{number:04d}",
-        },
+        daq={"folder": f"{tmp_path}/daq/{{experiment}}/xtc", "run_folder": "r{number:04d}"},
         discovery={"ended": None, "quiet_s": 1, "facts_file": None},
         transfer={"check": False},
         products={"copied": copy},
@@ -162,15 +158,43 @@ def test_several_experiments(tmp_path: Path) -> None:
             run.mkdir(parents=True)
             (run / "events.xtc").write_text(f"{experiment} {number}")
             os.utime(run / "events.xtc", (1.7e9 + number,) * 2)
+
+    def told(*words: str, code: int = 0) -> str:
+        found = main(["--configfile", str(site.root / "config" / "config.yaml"), *words])
+        said = capsys.readouterr()
+        assert found == code, said
+        return said.out + said.err
+
+    # every command knows which run of which experiment is meant, found as they are
+    listed = json.loads(told("runs", "--json"))["runs"]
+    assert sorted(r["run"] for r in listed) == ["mfxb2_r0001", "mfxb2_r0002", "xppa1_r0001", "xppa1_r0002"]
+    assert [r["run"] for r in json.loads(told("runs", "--range", "xppa1_r0002", "--json"))["runs"]] == ["xppa1_r0002"]
+    assert len(json.loads(told("runs", "--range", "2", "--json"))["runs"]) == 2
+    assert "4 runs" in told("plan")
+    assert "tagged abandon" in told("tag", "abandon", "mfxb2_r0002")
+    assert "mfxb2_r0002: marked done" in told("mark", "mfxb2_r0002", "--done", "--reason", "by hand")
+    assert "there is no run document of it" in told("mark", "mfxb2_r0009", "--done", "--reason", "-", code=1)
+    assert "is off" in told("switch", "off", "--reason", "test")
+    assert "is on" in told("switch", "on")
+    assert "which would claim 3 runs" in told("watch", "--dry-run")
+
     result = site.snakemake()
     assert result.code == 0, result.output
-    assert "claimed 4 pending runs" in result.output
+    assert "claimed 3 pending runs" in result.output
     stored = {p.parent.parent.name[:11]: p.read_text() for p in (tmp_path / "store").rglob("events.xtc")}
-    assert stored == {f"{e}_r{n:04d}": f"{e} {n}" for e in ("xppa1", "mfxb2") for n in (1, 2)}
-    for document in site.runs.find():
+    assert stored == {"xppa1_r0001": "xppa1 1", "xppa1_r0002": "xppa1 2", "mfxb2_r0001": "mfxb2 1"}
+    for document in site.runs.find({"data.type": "copied"}):
         entries = [e["location"] for e in document["data"] if e["type"] == "copied"]
         assert len(entries) == 1
         assert f"/{document['experiment']}_r{document['number']:04d}-copied" in entries[0]
-    site.forget("mfxb2_r0002", "copied/registered.json")
-    assert site.snakemake("runs/mfxb2_r0002/copied/registered.json").code == 0
-    assert straxflow(site, "status", "mfxb2_r0002").code == 0
+    states = {r["run"]: r["state"] for r in json.loads(told("runs", "--json"))["runs"]}
+    assert states == dict.fromkeys(states, "done")
+    assert "register" in told("show", "xppa1_r0001")
+    assert "verified" in told("show", "xppa1_r0001", "--verify")
+    assert "register of copied" in told("logs", "xppa1_r0001")
+    assert "nothing to rebuild" in told("rebuild", "-n", "xppa1_r0001")
+    for quiet in ("status", "stats"):
+        told(quiet)
+    assert "xppa1_r0002: pending again" in told("retry", "xppa1_r0002")
+    site.forget("mfxb2_r0001", "copied/registered.json")
+    assert site.snakemake("runs/mfxb2_r0001/copied/registered.json").code == 0
