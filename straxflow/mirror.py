@@ -7,6 +7,7 @@ What could not be told is told when the claims end, or by `straxflow sync`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -20,6 +21,7 @@ from straxflow.receipts import State
 from straxflow.rundb import history
 from straxflow.rundb.client import RunDb, connect
 from straxflow.rundb.memory import Memory
+from straxflow.sync import at_start
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +97,9 @@ class Mirror:
 
     def _run(self) -> None:
         pause = PAUSE_S[0]
+        with contextlib.suppress(StraxflowError), connect(self.config) as db:
+            for change in at_start(db, self.config, self.state, self.campaign):
+                log.warning("run %s: %s", change.run, change.text)
         while not self._stop.is_set():
             try:
                 self._wait()

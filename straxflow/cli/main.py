@@ -42,6 +42,7 @@ COMMANDS = {
     "untag": "take a tag from runs",
     "retry": "failed runs are pending again",
     "mark": "set the state of runs by hand: done, or pending",
+    "sync": "run documents brought in line with the receipts",
     "rebuild": "lost receipts made anew from the stores and the run database",
     "switch": "turn automatic work on and off for everybody",
     "dashboard": "the status page, in a browser",

@@ -18,7 +18,7 @@ from straxflow.progress import ProductState
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.pending import Candidate, candidates, claim_lapsed, readable
 from straxflow.rundb.rundoc import Run, campaign_part, parse, query_for, shares_state, status_field, status_holder
-from straxflow.rundb.states import RUNNING, STATUS, SUBMITTED, details, other_fields, still_ours
+from straxflow.rundb.states import RUNNING, STATUS, SUBMITTED, details, other_fields, status_value, still_ours
 
 NONE: Mapping[str, ProductState] = {}
 
@@ -104,7 +104,7 @@ class Claimer:
         now = self.db.now()
         taken_from = earlier.get("batch") if isinstance(earlier, Mapping) else None
         reason = f"claimed by straxflow {self.batch}"
-        status = {"status": SUBMITTED, "time": now, "host": self.owner.host, "reason": reason, "batch": self.batch}
+        status = status_value(self.config, SUBMITTED, now, self.owner.host, reason, self.batch)
         claim = {
             "named": named,
             "taken_from": taken_from,
@@ -183,13 +183,8 @@ class Claimer:
                 update["$inc"]["processing_failed"] = 1
         reason = None if standing.state == "done" else standing.reason
         field = status_field(self.campaign, self.config)
-        set_[field] = {
-            "status": status,
-            "time": now,
-            "host": self.owner.host,
-            "reason": f"{reason} (log: {standing.log})" if standing.log else reason,
-            "batch": self.batch,
-        }
+        told = f"{reason} (log: {standing.log})" if standing.log else reason
+        set_[field] = status_value(self.config, status, now, self.owner.host, told, self.batch)
         set_ |= other_fields(self.config, self.campaign, status, products)
         return self._end_claim(guard, update, products)
 

@@ -26,6 +26,19 @@ def id_of(config: Config, campaign: str, file: AttemptFile) -> str:
     return f"{config.site}/{campaign}/{attempt.run}/{attempt.product}/{file.path.stem}"
 
 
+def news(db: RunDb, config: Config, campaign: str, run: str, files: Iterable[AttemptFile]) -> list[AttemptFile]:
+    """The attempts of a run that the database does not know as they stand in their files."""
+    rows = db.ours(COLLECTION).find({"site": config.site, "campaign": campaign, "run": run}, {"outcome": 1})
+    known = {row["_id"]: row.get("outcome") for row in rows}
+    oldest = db.now() - timedelta(days=config.history.days)
+    newest = sorted(files, key=lambda file: file.attempt.started, reverse=True)[: config.history.per_run]
+    return [
+        file
+        for file in newest
+        if file.attempt.started >= oldest and known.get(id_of(config, campaign, file), "") != file.attempt.outcome
+    ]
+
+
 def record(db: RunDb, config: Config, campaign: str, files: Iterable[AttemptFile]) -> int:
     """Write attempts as they stand in their files, over what was known of them; how many were sent."""
     oldest = db.now() - timedelta(days=config.history.days)

@@ -15,7 +15,7 @@ from straxflow.progress import CachedFiles, ProductState, product_states
 from straxflow.receipts import State, now
 from straxflow.rundb.client import Document
 from straxflow.rundb.rundoc import query_for, status_field
-from straxflow.rundb.states import RUNNING, SUBMITTED, Told, as_told, details, other_fields, still_ours
+from straxflow.rundb.states import RUNNING, SUBMITTED, Told, as_told, details, other_fields, status_value, still_ours
 
 BETWEEN_S = 10.0
 """Between two steps a run stays `running` for so long."""
@@ -95,13 +95,10 @@ class Look:
         writes = [UpdateOne(guard, {"$set": told})] if told else []
         shared = {name: word for name, word in self.others.items() if memory.others.get(name) != word}
         if not self.status.same(memory.status):
-            shared[status_field(memory.campaign, memory.config)] = {
-                "status": self.status.word,
-                "time": self.status.time,
-                "host": self.status.host,
-                "reason": self.status.reason,
-                "batch": batch,
-            }
+            told_now = self.status
+            shared[status_field(memory.campaign, memory.config)] = status_value(
+                memory.config, told_now.word, told_now.time, told_now.host, told_now.reason, batch
+            )
         if shared:
             # a person's word that was written meanwhile stays
             writes.append(UpdateOne({**guard, **still_ours(memory.config, memory.campaign, batch)}, {"$set": shared}))

@@ -37,6 +37,16 @@ SHARED: dict[ProductStands, str] = {
 """The same of a product."""
 
 
+def status_value(config: Config, word: str, time: datetime, host: str, reason: str | None, batch: str) -> Document:
+    """The shared state of a run as straxflow writes it; `batch` and `site` tell it from what others write."""
+    return {"status": word, "time": time, "host": host, "reason": reason, "batch": batch, "site": config.site}
+
+
+def is_ours(config: Config, value: object) -> bool:
+    """Whether this site's straxflow wrote this state."""
+    return isinstance(value, Mapping) and isinstance(value.get("batch"), str) and value.get("site") == config.site
+
+
 def still_ours(config: Config, campaign: str, batch: str) -> Document:
     """The condition under which the state of a run is still what this batch wrote while it works on it: anybody who
     writes a state of his own writes it without our batch, or another word."""
