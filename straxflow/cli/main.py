@@ -18,8 +18,10 @@ exit codes: 0 good; 1 a problem found, or failed; 2 the command line or the conf
 examples:
   straxflow --profile stoomboot init            make the folders of the site, once
   straxflow --profile stoomboot check           is everything in order?
-  straxflow --profile stoomboot status          how every run stands
-  straxflow --profile stoomboot status 003012   what became of this run
+  straxflow --profile stoomboot runs            the newest runs
+  straxflow --profile stoomboot show 3012       what became of this run
+
+all commands, with examples: docs/commands.md
 """
 COMMANDS = {
     "init": "make the site's folders, their identity markers and the database's indexes",
@@ -49,6 +51,7 @@ COMMANDS = {
     "compare": "are our data those that another tool made?",
     "versions": "versions, paths and git state of the software",
     "config": "the configuration in effect, its reference, its schema",
+    "completion": "a script with which the shell completes commands and options",
 }
 """Each is a module of this package; what it does in a line."""
 _CONFIG_ENDINGS = (".yaml", ".yml", ".json")
@@ -57,7 +60,7 @@ _CONFIG_ENDINGS = (".yaml", ".yml", ".json")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
     words = _config_files_apart(sys.argv[1:] if argv is None else argv)
-    arguments = _parser(words).parse_args(words)
+    arguments = parser_of(words).parse_args(words)
     if "campaign" in arguments:
         os.environ["STRAXFLOW_CAMPAIGN"] = arguments.campaign
     command = module_of(arguments.command)
@@ -76,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+def parser_of(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser; of the commands only those that are among the words have their options."""
     site = _site_options()
     parser = argparse.ArgumentParser(
         prog="straxflow",

@@ -15,6 +15,11 @@ def test_the_page_of_steps_is_made_from_the_rules() -> None:
     assert done.returncode == 0, "python tools/manual.py puts docs/steps.md in step"
 
 
+def test_the_page_of_commands_is_made_from_their_help() -> None:
+    done = subprocess.run([sys.executable, "tools/commands.py", "--check"], cwd=ROOT, check=False)
+    assert done.returncode == 0, "python tools/commands.py puts docs/commands.md in step"
+
+
 @pytest.mark.parametrize("page", [*sorted(p.name for p in (ROOT / "docs").glob("*.md")), "../README.md"])
 def test_links_lead_somewhere(page: str) -> None:
     path = (ROOT / "docs" / page).resolve()
