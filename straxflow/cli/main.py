@@ -38,6 +38,7 @@ COMMANDS = {
     "stuck": "runs that do not come on, why, and what to do",
     "space": "room on the disks, what could be released, and leftovers",
     "health": "one line and an exit code for a monitor",
+    "adopt": "take over what an older tool made: verified, with receipts",
     "reprocess": "make products of many runs anew, in a campaign of their own",
     "close": "end a run that its DAQ did not end",
     "tag": "give runs a tag",

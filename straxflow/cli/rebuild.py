@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from straxflow import actions
 from straxflow.cli import confirm
-from straxflow.cli.changes import run_words
+from straxflow.cli.changes import one_line, run_words
 from straxflow.cli.site import Site, open_site
 from straxflow.errors import UsageError
 from straxflow.extent import Extent
@@ -40,17 +40,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Rebuild the receipts of runs; 1 if one of them is not whole afterwards."""
+    return carry_out(arguments, "rebuild")
+
+
+def carry_out(arguments: argparse.Namespace, doing: str, *, any_tool: bool = False) -> int:
+    """Make receipts from data that are there; with `any_tool` from those of other tools too."""
     if bool(arguments.runs) == arguments.all:
         raise UsageError("name runs, or give --all")
     site = open_site(arguments)
-    work = Rebuilder(site.config, site.state, site.campaign, dry_run=arguments.dry_run)
+    reason = one_line(arguments.reason, "--reason")
+    work = Rebuilder(site.config, site.state, site.campaign, dry_run=arguments.dry_run, any_tool=any_tool)
     work.check()
     with connect(site.config) as db:
         if arguments.all:
             chosen, problems = with_data(db, site.config, site.campaign)
         else:
             chosen, problems = choose(db, site.config, parse_runs(arguments.runs, site.config))
-        confirm.confirm(arguments, "rebuild", Extent(len(chosen)))
+        confirm.confirm(arguments, doing, Extent(len(chosen)))
         results = []
         for result in _results(db, site, work, chosen):
             results.append(result)
@@ -58,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
                 print(_told(result, arguments.dry_run), flush=True)
         changed = [r.run for r in results if any(part.rebuilt for part in r.parts)]
         if changed and not arguments.dry_run:
-            actions.record(db, site.config, site.campaign, "rebuild", changed, arguments.reason)
+            actions.record(db, site.config, site.campaign, doing, changed, reason)
     whole = sum(result.whole for result in results)
     if arguments.json:
         told = {"campaign": site.campaign, "dry_run": arguments.dry_run, "problems": problems}

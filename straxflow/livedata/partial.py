@@ -80,3 +80,8 @@ def keep_good(folder: Path, chunks: int, processing_threads: Mapping[str, int]) 
             (folder / name / thread).write_text(words)
             made.append(f"{name}/{thread}")
     return made
+
+
+def made_in(paths: Iterable[str], chunks: int) -> list[str]:
+    """Those of the files of such a copy that `keep_good` made."""
+    return [path for path in paths if path.startswith((f"{chunks:06d}/", f"{THE_END}/"))]

@@ -7,6 +7,7 @@ from straxflow.daqfolder import run_place
 from straxflow.digests import hash_tree
 from straxflow.errors import Damaged, StraxflowError
 from straxflow.livedata import check_live_data, is_complete
+from straxflow.livedata.partial import made_in
 from straxflow.rebuild.evidence import Evidence
 from straxflow.rebuild.files import Receipts
 from straxflow.receipts import LiveFacts, Registered, Transferred
@@ -65,6 +66,7 @@ def _transferred(config: Config, run: Run, entries: list[Document], dropped: lis
             bytes=manifest.bytes,
             seconds=0,
             check=check,
+            made_here=made_in(manifest.by_path, run.facts.partial.chunks) if run.facts.partial else None,
             rebuilt="the check of its format" if check else "its name alone (transfer.check is false)",
         )
     if not dropped:

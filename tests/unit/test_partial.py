@@ -10,7 +10,7 @@ from straxflow.lab.daq import RunPlan
 from straxflow.lab.daq.writer import write_run
 from straxflow.livedata import check_live_data
 from straxflow.livedata.layout import read_layout
-from straxflow.livedata.partial import good_chunks, keep_good, layout_of
+from straxflow.livedata.partial import good_chunks, keep_good, layout_of, made_in
 from straxflow.receipts import RunFacts
 from straxflow.steps.transfer import expectation
 
@@ -61,6 +61,8 @@ def test_what_is_kept_passes_the_check_of_a_whole_run(tmp_path: Path) -> None:
     assert report.n_chunks == 3
     assert 0 < report.n_records < summary.records
     assert {path.split("/")[0] for path in made} == {"000002", "THE_END"}
+    everything = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    assert sorted(made_in(everything, 2)) == sorted(made)
     # the same again changes nothing: what arrives twice is the same copy
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     keep_good(folder, 2, THREADS)
