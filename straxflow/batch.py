@@ -29,6 +29,8 @@ class BatchRun(BaseModel):
     number: int
     mode: str
     token: int
+    products: list[str] | None = None
+    """The products to make of it; None: all that its mode has."""
 
 
 class Batch(BaseModel):

@@ -27,14 +27,15 @@ from straxflow.fsio import reap, write_atomic
 from straxflow.mirror import Hints, Mirror
 from straxflow.orphans import stop_processes
 from straxflow.owner import Owner
-from straxflow.plan import Standing, final_receipts, receipts_of, standing
+from straxflow.plan import Standing, available, final_receipts, receipts_of, standing
 from straxflow.progress import ProductState, product_states
-from straxflow.receipts import RunFacts, State, Transferred, write
+from straxflow.receipts import RunFacts, State, write
 from straxflow.recheck import find_stale, set_aside_stale
 from straxflow.rundb import history
-from straxflow.rundb.claims import Claimed, Claimer
+from straxflow.rundb.claims import Claimed, Claimer, wanted_products
 from straxflow.rundb.client import RunDb, connect
-from straxflow.rundb.pending import candidates, malformed_numbers, readable
+from straxflow.rundb.gate import look
+from straxflow.rundb.pending import Candidate, candidates, malformed_numbers, readable
 from straxflow.rundb.rundoc import Run, parse, query_for
 from straxflow.rundb.tunnel import Tunnel
 from straxflow.slurm import cancel_jobs
@@ -53,6 +54,8 @@ class Invocation:
     state: State
     campaign: str
     batch: str
+    held_up: tuple[str, ...] = ()
+    """Why nothing would have been claimed that nobody named; known after `claim_targets`."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _keeper: threading.Thread | None = None
     _tunnel: Tunnel | None = None
@@ -66,30 +69,32 @@ class Invocation:
         return Claimer(db, self.config, self.campaign, self.batch, owner)
 
     def available(self, run: str) -> bool:
-        """Whether this site can do anything for a run: where transfer is left out, its live data must have come."""
-        if "transfer" in self.config.steps or not self.config.needs_live:
-            return True
-        return self.state.path(run, "live", Transferred).is_file()
+        """Whether this site can do anything for a run."""
+        return available(self.config, self.state, run)
 
-    def preview(self, problem: Callable[[str], None]) -> list[Run]:
+    def preview(self, problem: Callable[[str], None]) -> list[Candidate]:
         """The runs that an invocation would claim now; reads only."""
-        runs: list[Run] = []
         with connect(self.config) as db:
-            for candidate in candidates(db, self.config, self.campaign, problem):
-                if len(runs) >= self.config.claim.max_runs:
+            gate = look(db, self.config, self.campaign)
+            for held in gate.held():
+                problem(held)
+            most = self.config.claim.max_runs if gate.room is None else min(self.config.claim.max_runs, gate.room)
+            chosen: list[Candidate] = []
+            for candidate in candidates(db, self.config, self.campaign, problem, gate):
+                if len(chosen) >= most:
                     break
                 if reason := obstacle(self.config, self.state, db, candidate.run.facts):
                     problem(f"run {candidate.run.id}: waits: {reason}")
                 elif self.available(candidate.run.id):
-                    runs.append(candidate.run)
-        for run in runs:
+                    chosen.append(candidate)
+        for run in (one.run for one in chosen):
             try:
                 messages, _ = find_stale(self.config, self.state, run.id)
             except StraxflowError as error:
                 messages = [str(error)]
             for message in messages:
                 problem(f"run {run.id}: {message} (jobs that come of it are not shown)")
-        return runs
+        return chosen
 
     def claim_batch(self, output: Path) -> Batch:
         """Claim pending runs and write the batch file and the claim files."""
@@ -100,7 +105,9 @@ class Invocation:
         problems: list[str] = []
         with connect(self.config) as db:
             problems += malformed_numbers(db)
-            claimed = self._claimer(db).claim_pending(self.available, problems.append)
+            gate = look(db, self.config, self.campaign)
+            problems += gate.held()
+            claimed = self._claimer(db).claim_pending(self.available, problems.append, gate)
         self._stop_dead(claimed)
         claimed = self._without_waiting(claimed, problems)
         taken_up = []
@@ -114,7 +121,8 @@ class Invocation:
                 with contextlib.suppress(RunDbError), connect(self.config) as db:
                     self._claimer(db).release(one.run.object_id, one.token, Standing("failed", str(error)))
         runs = [
-            BatchRun(run=c.run.id, number=c.run.facts.number, mode=c.run.facts.mode, token=c.token) for c in taken_up
+            BatchRun(run=c.run.id, number=c.run.facts.number, mode=c.run.facts.mode, token=c.token, products=c.products)
+            for c in taken_up
         ]
         batch = Batch(batch=self.batch, campaign=self.campaign, runs=runs, problems=problems)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -146,6 +154,7 @@ class Invocation:
         if not runs:
             return []
         with connect(self.config) as db:
+            self.held_up = look(db, self.config, self.campaign).shut
             claimer = self._claimer(db)
             claimed: list[Claimed] = []
             try:
@@ -276,8 +285,8 @@ class Invocation:
         for one in batch.runs:
             if one.run in self._given_back:
                 continue
-            all_ = [self.state.folder / r for r in receipts_of(self.config, one.run, one.mode)]
-            last = [self.state.folder / r for r in final_receipts(self.config, one.run, one.mode)]
+            all_ = [self.state.folder / r for r in receipts_of(self.config, one.run, one.mode, one.products)]
+            last = [self.state.folder / r for r in final_receipts(self.config, one.run, one.mode, one.products)]
             if all(p.is_file() for p in all_) and all(p.stat().st_mtime > batch.made.timestamp() for p in last):
                 finished.append(one.run)
         return finished
@@ -337,7 +346,8 @@ class Invocation:
         claim = claimfile.read(self.state, run.id)
         if claim is None or claim.token != token:
             return Standing("pending")  # claimed, but never taken up
-        stands = standing(self.config, self.state, run.id, run.facts.mode, since=claim.made)
+        products = wanted_products(run.campaign(self.campaign))
+        stands = standing(self.config, self.state, run.id, run.facts.mode, since=claim.made, products=products)
         tried = any(f.attempt.batch == self.batch for f in attempts.all_of(self.state, run.id))
         if stands.state == "pending" and not tried and not self._interrupted:
             return Standing("waiting", "none of its jobs could be started; see snakemake's own log")

@@ -78,6 +78,8 @@ class Flow:
         runs = self.invocation.claim_targets(targets)
         if runs:
             self.log.info(f"straxflow: claimed run{'s' * (len(runs) > 1)} {', '.join(runs)}")
+        for reason in self.invocation.held_up if runs else ():
+            self.log.warning(f"straxflow: {reason}; runs that were named are worked on all the same")
         self.invocation.keep()
         self.log.addHandler(self.invocation.tell())
 
@@ -94,10 +96,14 @@ class Flow:
     def preview(self) -> list[str]:
         """Receipts that an invocation would make now; reads only."""
         check_folders(self.config, self.state)
-        runs = self.invocation.preview(lambda text: self.log.warning(f"straxflow: {text}"))
-        self._facts |= {run.id: run.facts for run in runs}
-        self.log.info(f"straxflow: {len(runs)} pending run{'s' * (len(runs) != 1)} would be claimed")
-        return [path for run in runs for path in wanted_of(self.config, self.state, run.id, run.facts.mode)]
+        chosen = self.invocation.preview(lambda text: self.log.warning(f"straxflow: {text}"))
+        self._facts |= {one.run.id: one.run.facts for one in chosen}
+        self.log.info(f"straxflow: {len(chosen)} pending run{'s' * (len(chosen) != 1)} would be claimed")
+        return [
+            path
+            for one in chosen
+            for path in wanted_of(self.config, self.state, one.run.id, one.run.facts.mode, one.products)
+        ]
 
     def receipts_of_batch(self, batch_file: str) -> list[str]:
         """All receipts of the runs of a batch."""
@@ -105,7 +111,9 @@ class Flow:
         if batch.runs and self._begun and self._processes_here:
             # it does its imports while the first data come in
             self._servers.start_strax()
-        return [path for run in batch.runs for path in wanted_of(self.config, self.state, run.run, run.mode)]
+        return [
+            path for run in batch.runs for path in wanted_of(self.config, self.state, run.run, run.mode, run.products)
+        ]
 
     def check_run_id(self, run: str) -> None:
         """Make sure that a target names a run by its id, as a dry run asks nobody else.

@@ -101,7 +101,7 @@ class Site:
         self.settings = {
             "site": "testsite",
             "folders": {name: str(self.folder / name) for name in ("state", "live", "staging")},
-            "store": {"folder": str(self.folder / "store"), "min_free_gb": 0},
+            "store": {"folder": str(self.folder / "store"), "min_free_gb": 0, "max_used_percent": 100},
             "rundb": {"uri": self.rundb.uri, "database": self.database, "timeout_s": 6},
             "daq": {
                 "host": DAQ_HOST,
@@ -109,6 +109,7 @@ class Site:
                 "ssh": self.sshd.host,
                 "ssh_options": self.sshd.ssh_options,
             },
+            "disks": {kind: {"min_free_gb": 0, "max_used_percent": 100} for kind in ("state", "live", "staging")},
             "runs": {"min_run_number": 1, "settle_s": 0},
             "transfer": {"length_tolerance_s": 0.1, "timeout_s": 20},
             "claim": {"lease_s": 60},

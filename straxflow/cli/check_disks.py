@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from straxflow.cli.site import Site
+from straxflow.config.sections.places import Room
+from straxflow.disks import Disk
 from straxflow.errors import StraxflowError
 from straxflow.folders import local_folders, marker_site
 from straxflow.fsio import check_marker
 from straxflow.reports.disks import Growth
 from straxflow.reports.places import REMOTE_S, quick_store
 from straxflow.reports.verdict import Check, Verdict, failed, ok, warning
+from straxflow.transport.store import space_of
 
 LITTLE_DAYS = 7
 LITTLE_GB = 1
@@ -41,7 +43,8 @@ def _folder(site: Site, growth: Growth, kind: str, folder: Path) -> Iterator[Ver
     if not os.access(folder, os.W_OK | os.X_OK):
         yield failed(part, f"{folder}: cannot be written by this user", "correct its owner or permissions")
         return
-    yield _room(part, str(folder), shutil.disk_usage(folder).free, growth.on(folder), LITTLE_GB)
+    limits: Room = getattr(site.config.disks, kind, Room(min_free_gb=0, max_used_percent=100))
+    yield _room(Disk(kind, str(folder), space_of(folder), limits), growth.on(folder))
 
 
 def _store(site: Site, growth: Growth) -> Iterator[Verdict]:
@@ -53,20 +56,19 @@ def _store(site: Site, growth: Growth) -> Iterator[Verdict]:
         return
     remote = site.config.store.ssh is not None
     rate = growth.by_kind()["store"] if remote else growth.on(site.config.store.folder)
-    least = site.config.store.min_free_gb
-    free = store.free_bytes()
-    verdict = _room("store", store.where, free, rate, least)
-    if free / 1e9 < least:
-        verdict = failed("store", verdict.text, f"less than store.min_free_gb ({least:g}) is free: make room")
-    yield verdict
+    yield _room(Disk("store", store.where, store.space(), site.config.store), rate)
 
 
-def _room(part: str, where: str, free: int, rate: float, least_gb: float) -> Verdict:
-    text = f"{where}: {free / 1e9:.1f} GB free"
+def _room(disk: Disk, rate: float) -> Verdict:
+    part = "store" if disk.kind == "store" else f"folder {disk.kind}"
+    free = disk.space.free
+    text = f"{disk.where}: {free / 1e9:.1f} GB free, {disk.space.used_percent:.0f} % used"
     days = free / rate if rate else None
     if days is not None:
         lasts = f"{days:.0f} days" if days < 3650 else "years"
         text += f", enough for {lasts} at the present {rate / 1e9:.3g} GB a day"
-    if free / 1e9 < least_gb or (days is not None and days < LITTLE_DAYS):
+    if disk.limit:
+        return failed(part, text, f"{disk.limit}: nothing is claimed until there is room")
+    if free / 1e9 < LITTLE_GB or (days is not None and days < LITTLE_DAYS):
         return warning(part, text, "make room soon")
     return ok(part, text)

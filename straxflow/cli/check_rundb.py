@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
-from straxflow.cli import indexes
+from straxflow.cli import check_selection, indexes
 from straxflow.cli.site import Site
 from straxflow.config import Config
 from straxflow.reports.verdict import Check, Verdict, failed, ok, warning
@@ -45,6 +45,7 @@ def _database(site: Site) -> Iterator[Verdict]:
             yield ok("clock", f"differs from the run database's by {abs(skew):.2f} s")
         yield _indexes(db, site.campaign)
         yield from _runs(db, site)
+        yield from check_selection.verdicts(db, site)
         yield _modes(db, site.config)
 
 
@@ -87,7 +88,7 @@ def _indexes(db: RunDb, campaign: str) -> Verdict:
 def _runs(db: RunDb, site: Site) -> Iterator[Verdict]:
     problems: list[str] = malformed_numbers(db)
     pending = sum(1 for _ in islice(candidates(db, site.config, site.campaign, problems.append), MOST))
-    claimed = db.runs.count_documents({f"straxflow.{site.campaign}.claim.batch": {"$exists": True}})
+    claimed = db.runs.count_documents({f"straxflow.{site.campaign}.claim.batch": {"$gt": ""}})
     many = f"{pending}{' or more' if pending == MOST else ''}"
     yield ok("runs", f"{many} pending, {claimed} claimed")
     if problems:

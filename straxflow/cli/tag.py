@@ -12,7 +12,7 @@ from straxflow.errors import UsageError
 
 DESCRIPTION = (
     "Gives runs a tag, which all tools read that share the run documents; a run that has it already stays as it is.\n"
-    "What tags do is in the configuration (runs.skip_tags, ...). A run that is being worked on may be tagged too:\n"
+    "What tags do is in the configuration (runs.tags). A run that is being worked on may be tagged too:\n"
     "the tag counts from its next claim on."
 )
 EXAMPLES = (

@@ -88,5 +88,5 @@ def _preview(reading: Reading, campaign: str) -> int:
         print("nothing is due: nothing would be started now")
         return 0
     print(f"would run in {ROOT}: {' '.join(command(reading.source.profile))}")
-    print(f"which would claim {len(runs)} runs: {', '.join(run.id for run in runs)}")
+    print(f"which would claim {len(runs)} runs: {', '.join(one.run.id for one in runs)}")
     return 0

@@ -98,6 +98,8 @@ def load(settings: Mapping[str, Any], root: Path = ROOT, origin: str = "the conf
     if "/" in program:
         python = [str(root / Path(program).expanduser()), *words]
         update["strax"] = config.strax.model_copy(update={"python": python})
+    if config.runs.numbers:
+        update["runs"] = config.runs.model_copy(update={"numbers": [_run_word(w, root) for w in config.runs.numbers]})
     config = config.model_copy(update=update)
     own = (config.folders.state, config.folders.live, config.folders.staging, config.store.folder)
     if config.daq.ssh is None and config.daq.folder.resolve() in {folder.resolve() for folder in own}:
@@ -132,6 +134,10 @@ def profile_files(profile: str, root: Path = ROOT) -> list[Path]:
 
 def _absolute(store: Store, root: Path) -> Store:
     return store.model_copy(update={"folder": root / store.folder.expanduser()})
+
+
+def _run_word(word: int | str, root: Path) -> int | str:
+    return f"@{root / Path(word[1:]).expanduser()}" if isinstance(word, str) and word.startswith("@") else word
 
 
 def merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from straxflow.config.sections.discovery import Discovery
 from straxflow.config.sections.failures import Failures, Hooks
 from straxflow.config.sections.health import Health
 from straxflow.config.sections.permissions import Permissions
-from straxflow.config.sections.places import Daq, Folders, RunDb, Store
+from straxflow.config.sections.places import Daq, Disks, Folders, RunDb, Store
 from straxflow.config.sections.products import Product
 from straxflow.config.sections.resources import StepResources
 from straxflow.config.sections.selection import Claim, Runs
@@ -47,6 +47,7 @@ class Config(Section):
         description="Steps that run where snakemake runs, not in the batch system (best set by the profile).",
     )
     folders: Folders
+    disks: Disks = Disks()
     store: Store
     rundb: RunDb = RunDb()
     daq: Daq

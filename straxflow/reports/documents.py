@@ -147,7 +147,7 @@ def _state(
     if document.get("end") is None:
         return "taking"
     if status == "pending":
-        return "held" if set(tags) & set(config.runs.skip_tags) else "waiting" if waits else "pending"
+        return "held" if set(tags) & set(config.runs.tags.leave_alone) else "waiting" if waits else "pending"
     return "new" if status is None else "other"
 
 
@@ -177,7 +177,7 @@ def query_of(state: str, config: Config, campaign: str, moment: datetime) -> Doc
         return {"$or": [{field: text}, {f"{field}.status": text}]}
 
     free: Document = {f"{ours}.claim.batch": {"$exists": False}}
-    not_held: Document = {"tags.name": {"$nin": config.runs.skip_tags}}
+    not_held: Document = {"tags.name": {"$nin": config.runs.tags.leave_alone}}
     dead: Document = {f"{ours}.claim.batch": {"$exists": True}}
     queries: dict[str, Document] = {
         "working": {f"{ours}.claim.batch": {"$exists": True}},
@@ -186,7 +186,7 @@ def query_of(state: str, config: Config, campaign: str, moment: datetime) -> Doc
             "$or": [{**word("pending"), **free, **not_held, f"{ours}.wait_until": {"$not": {"$gt": moment}}}, dead]
         },
         "waiting": {**word("pending"), **free, **not_held, f"{ours}.wait_until": {"$gt": moment}},
-        "held": {**word("pending"), **free, "tags.name": {"$in": config.runs.skip_tags}},
+        "held": {**word("pending"), **free, "tags.name": {"$in": config.runs.tags.leave_alone}},
         "failed": {**word("failed"), **free},
         "done": {**word("done"), **free},
         "new": {field: None, "end": {"$ne": None}, **free},

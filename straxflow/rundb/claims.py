@@ -16,6 +16,7 @@ from straxflow.owner import Owner
 from straxflow.plan import Standing
 from straxflow.progress import ProductState
 from straxflow.rundb.client import Document, RunDb
+from straxflow.rundb.gate import OPEN, Gate, at_work
 from straxflow.rundb.pending import Candidate, candidates, claim_lapsed, readable
 from straxflow.rundb.rundoc import Run, campaign_part, parse, query_for, shares_state, status_field, status_holder
 from straxflow.rundb.states import RUNNING, STATUS, SUBMITTED, details, other_fields, status_value, still_ours
@@ -30,6 +31,8 @@ class Claimed:
     run: Run
     token: int
     taken_from: str | None = None
+    products: list[str] | None = None
+    """The products to make of it; None: all that its mode has."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,34 @@ class Claimer:
     def _ours(self) -> str:
         return f"straxflow.{self.campaign}"
 
-    def claim_pending(self, available: Callable[[str], bool], problem: Callable[[str], None]) -> list[Claimed]:
-        """Claim pending runs, newest first, at most `claim.max_runs`."""
+    def claim_pending(
+        self, available: Callable[[str], bool], problem: Callable[[str], None], gate: Gate = OPEN
+    ) -> list[Claimed]:
+        """Claim pending runs in the order of `candidates`, as many as `claim.max_runs` and the gate allow."""
         # a claim job that died half-way is tried again, and finds what it had claimed
         claimed = [
-            Claimed(run, int(part["token"]), part["claim"].get("taken_from"))
+            Claimed(run, int(part["token"]), part["claim"].get("taken_from"), wanted_products(part))
             for run in readable(self.held(), self.config, self.campaign, problem)
             if (part := run.campaign(self.campaign))
         ]
-        for candidate in candidates(self.db, self.config, self.campaign, problem):
-            if len(claimed) >= self.config.claim.max_runs:
+        most = self.config.claim.max_runs if gate.room is None else min(self.config.claim.max_runs, gate.room)
+        if len(claimed) >= most:
+            return claimed
+        for candidate in candidates(self.db, self.config, self.campaign, problem, gate):
+            if not available(candidate.run.id) or not (one := self._take(candidate)):
+                continue
+            if self._one_too_many():
+                self.undo(candidate.run.object_id, one.token)
                 break
-            if available(candidate.run.id) and (one := self._take(candidate)):
-                claimed.append(one)
+            claimed.append(one)
+            if len(claimed) >= most:
+                break
         return claimed
+
+    def _one_too_many(self) -> bool:
+        """Whether others claimed at the same moment, so that more runs are at work now than may be."""
+        most = self.config.claim.max_jobs
+        return most is not None and at_work(self.db, self.config, most) > most
 
     def claim_named(self, run_id: str) -> Claimed:
         """Claim a run that a person named, whatever its state and tags.
@@ -107,6 +124,8 @@ class Claimer:
         status = status_value(self.config, SUBMITTED, now, self.owner.host, reason, self.batch)
         claim = {
             "named": named,
+            "site": self.config.site,
+            "products": candidate.products,
             "taken_from": taken_from,
             "before": _status_before(candidate.run, earlier, self.campaign, self.config),
             "owner": self.owner.as_dict(),
@@ -131,7 +150,7 @@ class Claimer:
         if document is None:
             return None
         token = int(campaign_part(document, self.campaign)["token"])
-        return Claimed(candidate.run, token, taken_from)
+        return Claimed(candidate.run, token, taken_from, candidate.products)
 
     def renew(self) -> int:
         """Renew all claims of this batch; how many there are."""
@@ -221,6 +240,13 @@ class Claimer:
     def _backoff(self, times: int, growth: float) -> float:
         law = self.config.failures
         return float(law.backoff_s * random.uniform(0.5, 1.5) * growth ** min(times, law.growth_steps))
+
+
+def wanted_products(part: Mapping[str, Any]) -> list[str] | None:
+    """The products for which a run is claimed, by straxflow's part of its document; None: all that its mode has."""
+    claim = part.get("claim")
+    found = claim.get("products") if isinstance(claim, Mapping) else None
+    return [str(name) for name in found] if isinstance(found, list) else None
 
 
 def _status_before(run: Run, earlier: Any, campaign: str, config: Config) -> Any:

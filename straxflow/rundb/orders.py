@@ -102,7 +102,7 @@ class Orders:
         obstacles = [name for name in (*DELAYS, MARKED) if name in part]
         if run.status(self.campaign, self.config) == "pending" and not obstacles:
             return Outcome(run.id, "same", "is pending already")
-        skipped = sorted(set(_tags(run)) & set(self.config.runs.skip_tags))
+        skipped = sorted(set(_tags(run)) & set(self.config.runs.tags.leave_alone))
         hint = f"; but it is left alone while it has the tag {', '.join(skipped)}" if skipped else ""
         return self._order(run, self._pending(run, how), [*DELAYS, MARKED], text + hint)
 

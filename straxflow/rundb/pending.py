@@ -1,15 +1,14 @@
-"""Which runs are pending: read-only, newest first, by indexed queries."""
+"""Which runs are pending: read-only, the most wanted first, by indexed queries."""
 
 from __future__ import annotations
 
-import fnmatch
 import heapq
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import islice
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import chain, islice
 from typing import Any
 
 from pymongo import DESCENDING
@@ -17,8 +16,9 @@ from pymongo import DESCENDING
 from straxflow.config import Config
 from straxflow.owner import Owner
 from straxflow.rundb.client import Document, RunDb
+from straxflow.rundb.gate import OPEN, Gate, look
 from straxflow.rundb.rundoc import IDENTITY, ONLINE, Malformed, Run, campaign_part, parse, status_field
-from straxflow.rundb.switch import read_switch
+from straxflow.rundb.selection import Selection
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ INDEXES = (
     [("processing_status", 1), ("number", DESCENDING)],
     [("processing_status.status", 1), ("number", DESCENDING)],
     [("data.host", 1), ("data.type", 1), ("number", DESCENDING)],
+    [("tags.name", 1), ("number", DESCENDING)],
 )
 
 
@@ -46,72 +47,8 @@ class Candidate:
 
     run: Run
     condition: Document
-
-
-def scope(config: Config) -> Document:
-    """The part of every query that keeps straxflow to the runs it was given."""
-    number: Document = {"$gte": config.runs.min_run_number}
-    if config.runs.max_run_number is not None:
-        number["$lte"] = config.runs.max_run_number
-    if config.runs.numbers is not None:
-        number["$in"] = config.runs.numbers
-    query: Document = {"number": number, "tags.name": {"$nin": config.runs.skip_tags}}
-    if config.experiments and config.experiments != "ALL":
-        query["experiment"] = {"$regex": "|".join(map(fnmatch.translate, config.experiments))}
-    if config.runs.detectors:
-        query["detectors"] = {"$in": config.runs.detectors}
-    return query
-
-
-def _wanted(config: Config, campaign: str, now: datetime) -> list[Document]:
-    """Why a run may be claimed, each reason a query of its own that an index serves."""
-    ours = f"straxflow.{campaign}"
-    unclaimed = {f"{ours}.claim.batch": {"$exists": False}}
-    waited = {f"{ours}.wait_until": {"$not": {"$gt": now}}}
-    field = status_field(campaign, config)
-    reached = "reached " + " ".join(config.steps)
-    branches: list[Document] = [
-        {field: "pending", **unclaimed, **waited},
-        {f"{field}.status": "pending", f"{field}.reason": {"$ne": reached}, **unclaimed, **waited},
-        {
-            f"{field}.status": "failed",
-            f"{ours}.due": {"$lte": now},
-            f"{ours}.failures": {"$lt": config.failures.give_up_after},
-            **unclaimed,
-        },
-    ]
-    if campaign == ONLINE:
-        at_daq = {"data": {"$elemMatch": {"host": config.daq.host, "type": "live"}}}
-        branches += [
-            {"data.host": config.daq.host, field: None, **at_daq, **theirs, **unclaimed}
-            for theirs in _untouched(config)
-        ]
-    return branches
-
-
-def candidates(
-    db: RunDb, config: Config, campaign: str, problem: Callable[[str], None] = log.warning
-) -> Iterator[Candidate]:
-    """Runs that may be claimed now, newest first; malformed documents are told to `problem` and passed over."""
-    now = db.now()
-    ours = f"straxflow.{campaign}"
-    within = scope(config)
-    either = {"$or": _wanted(config, campaign, now)}
-    streams = [_newest_first(db, {**within, **either}, either, campaign), _abandoned(db, config, campaign, within)]
-    for _, document, branch in _told_once(db, config, heapq.merge(*streams, key=lambda item: -item[0]), problem):
-        run = _ready(document, config, campaign, now, problem)
-        if run is not None:
-            token = run.campaign(campaign).get("token")
-            guard = {"_id": run.object_id, **branch, f"{ours}.token": token}
-            yield Candidate(run, guard)
-
-
-def _untouched(config: Config) -> list[Document]:
-    """What the shared state says of runs that we have not touched: nothing, or what the tool that we shadow leaves."""
-    states = config.shadow.states
-    if not config.shadow.enabled or "*" in states:
-        return [{}]
-    return [{"processing_status": {"$in": states}}, {"processing_status.status": {"$in": states}}]
+    products: list[str] | None = None
+    """The products to make of it; None: all that its mode has."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +66,36 @@ class Due:
         return self.run is not None and self.held is None
 
 
+def scope(config: Config) -> Document:
+    """The part of every query that keeps straxflow to the runs it was given."""
+    return Selection(config, ONLINE, datetime.now(UTC)).scope()
+
+
+def candidates(
+    db: RunDb, config: Config, campaign: str, problem: Callable[[str], None] = log.warning, gate: Gate = OPEN
+) -> Iterator[Candidate]:
+    """Runs that may be claimed now: those with the tag `prioritize`, then all others, newest first.
+
+    Malformed documents are told to `problem` and passed over.
+    """
+    if gate.shut:
+        return
+    selection = Selection(config, campaign, db.now(), gate)
+    either = {"$or": selection.pending()}
+    dead = _abandoned(db, selection)
+    urgent = [found for found in dead if selection.urgent(found[1])]
+    found = chain(
+        _newest(urgent, _newest_first(db, {**selection.first(), **either}, either, campaign)),
+        _newest(dead, _newest_first(db, either, either, campaign)),
+    )
+    for _, document, branch in _told_once(db, config, found, problem):
+        run = _ready(document, selection, problem)
+        if run is not None:
+            token = run.campaign(campaign).get("token")
+            guard = {"_id": run.object_id, **branch, f"straxflow.{campaign}.token": token}
+            yield Candidate(run, guard, selection.products(run))
+
+
 def anything_due(
     db: RunDb,
     config: Config,
@@ -139,39 +106,46 @@ def anything_due(
     """Whether a claim would find anything now, for idle polls: one indexed query that reads a few small fields.
 
     `alive` are batches whose invocations the caller knows to live: their claims need not be looked at; `available`
-    tells whether this site can do anything for a run. Where something is due, two more small queries follow: whether
-    its number is unique, and the switch.
+    tells whether this site can do anything for a run. Only where something is due, what may hold it up is looked at
+    too: some small queries, the disks, and a remote store's disk at most every 30 s.
     """
-    now = db.now()
-    claimed = {f"straxflow.{campaign}.claim.batch": {"$exists": True, "$nin": list(alive)}}
-    reasons = [*_wanted(config, campaign, now), claimed]
-    ended = {"end": {"$lte": now - timedelta(seconds=config.runs.settle_s)}}
-    either = {"$or": [{**scope(config), **ended, **reason} for reason in reasons]}
+    selection = Selection(config, campaign, db.now())
+    run = _any_due(db, selection, alive, available)
+    if run is None:
+        return Due(None)
+    gate = look(db, config, campaign)
+    if gate.shut:
+        return Due(run, "; ".join(gate.shut))
+    if gate.level == "work":
+        return Due(run)
+    allowed = _any_due(db, replace(selection, gate=gate), alive, available)
+    return Due(allowed) if allowed else Due(run, f"{gate.live} (daq.while_live: {gate.level})")
+
+
+def _any_due(db: RunDb, selection: Selection, alive: Collection[str], available: Callable[[str], bool]) -> str | None:
+    config, campaign = selection.config, selection.campaign
+    # unlike a claim, a poll has nobody to tell of an end that is no date
+    ended = {"end": {"$lte": selection.now - timedelta(seconds=config.runs.settle_s)}}
+    either = {"$or": [{"$and": [branch, ended]} for branch in (*selection.pending(), selection.claimed(alive))]}
     found: Iterator[Found] = (
         (document["number"], document, {})
-        for document in db.runs.find(either, _few_fields(campaign)).batch_size(20)
+        for document in db.runs.find(either, _few_fields(config, campaign)).batch_size(20)
         if not (claim := campaign_part(document, campaign).get("claim"))
-        or claim_lapsed(claim, now, config.claim.lease_s)
+        or claim_lapsed(claim, selection.now, config.claim.lease_s)
     )
     for _, document, _ in _told_once(db, config, found, lambda _: None, block=20):
-        run = _ready(document, config, campaign, now, lambda _: None)
+        run = _ready(document, selection, lambda _: None)
         if run is not None and available(run.id):
-            switch = read_switch(db, config)
-            return Due(run.id, None if switch.on else switch.text)
-    return Due(None)
+            return run.id
+    return None
 
 
-def _ready(
-    document: Document, config: Config, campaign: str, now: datetime, problem: Callable[[str], None]
-) -> Run | None:
-    """The run of a document, if it is whole, ended long enough ago and of a mode that is worked on."""
+def _ready(document: Document, selection: Selection, problem: Callable[[str], None]) -> Run | None:
+    """The run of a document, if it is whole and nothing speaks against it."""
     if document.get("end") is None:
         return None
-    run = next(readable([document], config, campaign, problem), None)
-    if run is None:
-        return None
-    settled = run.facts.end + timedelta(seconds=config.runs.settle_s) <= now
-    return run if settled and config.selects_mode(run.facts.mode) else None
+    run = next(readable([document], selection.config, selection.campaign, problem), None)
+    return run if run is not None and not selection.against(run) else None
 
 
 def readable(
@@ -202,13 +176,18 @@ def _projection(campaign: str) -> dict[str, int]:
     return dict.fromkeys([*IDENTITY, *fields.split()], 1)
 
 
-def _few_fields(campaign: str) -> dict[str, int]:
+def _few_fields(config: Config, campaign: str) -> dict[str, int]:
     """What it takes to tell whether a run would be claimed."""
     claim = [f"straxflow.{campaign}.claim.{name}" for name in ("owner", "renewed", "lease_s")]
-    return dict.fromkeys([*IDENTITY, "start", "end", *claim], 1)
+    state = status_field(campaign, config)
+    return dict.fromkeys([*IDENTITY, "start", "end", "detectors", "tags.name", state, *claim], 1)
 
 
 Found = tuple[int, Document, Document]
+
+
+def _newest(*streams: Iterable[Found]) -> Iterator[Found]:
+    return heapq.merge(*streams, key=lambda item: -item[0])
 
 
 def _newest_first(db: RunDb, query: Document, branch: Document, campaign: str) -> Iterator[Found]:
@@ -241,15 +220,14 @@ def _told_once(
                 problem(f"run {number}: two run documents have this number; remove the wrong one, it is passed over")
 
 
-def _abandoned(db: RunDb, config: Config, campaign: str, within: Document) -> list[Found]:
-    """Claimed runs whose owner is provably dead, or silent for longer than its lease."""
+def _abandoned(db: RunDb, selection: Selection) -> list[Found]:
+    """Claimed runs whose owner is provably dead, or silent for longer than its lease; newest first."""
+    campaign = selection.campaign
     batch = f"straxflow.{campaign}.claim.batch"
-    now = db.now()
     found = []
-    query = {**within, batch: {"$exists": True}}
-    for document in db.runs.find(query, _projection(campaign)).sort("number", DESCENDING):
+    for document in db.runs.find(selection.claimed(), _projection(campaign)).sort("number", DESCENDING):
         claim: Any = campaign_part(document, campaign).get("claim")
-        if not claim_lapsed(claim, now, config.claim.lease_s):
+        if not claim_lapsed(claim, selection.now, selection.config.claim.lease_s):
             continue
         renewed = claim.get("renewed") if isinstance(claim, dict) else None
         branch = {batch: claim["batch"], f"straxflow.{campaign}.claim.renewed": renewed}

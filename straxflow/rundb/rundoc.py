@@ -64,6 +64,13 @@ def shares_state(campaign: str, config: Config) -> bool:
     return campaign == ONLINE and not config.shadow.enabled
 
 
+def tags_of(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of a run's tags."""
+    tags = document.get("tags")
+    found = tags if isinstance(tags, list) else []
+    return tuple(str(tag["name"]) for tag in found if isinstance(tag, Mapping) and "name" in tag)
+
+
 def status_field(campaign: str, config: Config) -> str:
     """Where the state of a run stands: the shared field, or one of the campaign's own."""
     return "processing_status" if shares_state(campaign, config) else f"straxflow.{campaign}.processing_status"
@@ -127,8 +134,7 @@ def parse(document: Document, config: Config, campaign: str) -> Run:
         experiment=experiment_of(document, config, label) or None,
         partial=partial.get("partial"),
     )
-    tags = tuple(str(t["name"]) for t in document.get("tags") or [] if isinstance(t, Mapping) and "name" in t)
-    return Run(run_id, document["_id"], facts, status_of(document, campaign, config), tags, document)
+    return Run(run_id, document["_id"], facts, status_of(document, campaign, config), tags_of(document), document)
 
 
 def make_run_id(document: Mapping[str, Any], config: Config, label: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from straxflow.digests import Difference, Manifest, hash_tree, verify_tree
 from straxflow.errors import Damaged, StepFailed
 from straxflow.fsio import check_marker, fsync_path, remove_tree, rename_noreplace, write_marker
 from straxflow.publish import copy_tree
-from straxflow.transport.store import Store
+from straxflow.transport.store import Space, Store, space_of
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class LocalStore(Store):
         except OSError as error:
             raise StepFailed(f"{self.folder}: can't be listed: {error.strerror}: is the disk mounted?") from error
 
-    def free_bytes(self) -> int:  # noqa: D102
-        return shutil.disk_usage(self.folder).free
+    def space(self) -> Space:  # noqa: D102
+        return space_of(self.folder)
 
     def read_file(self, name: str, path: str) -> bytes:  # noqa: D102
         return (self.folder / name / path).read_bytes()

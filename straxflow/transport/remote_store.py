@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from straxflow.publish import must_be_whole
 from straxflow.transport import ssh
 from straxflow.transport.pull import pull
 from straxflow.transport.rsync import Log, Place, Rsync
-from straxflow.transport.store import Store
+from straxflow.transport.store import Space, Store
 
 # Constant texts, with arguments as positional parameters: nothing is ever pasted into a shell command.
 _NAMES = 'cd -- "$1" || exit 3; find . -mindepth 1 -maxdepth 1 -print0'
@@ -80,9 +81,13 @@ class RemoteStore(Store):
     def names(self) -> list[str]:  # noqa: D102
         return sorted(os.fsdecode(n.removeprefix(b"./")) for n in self._sh(_NAMES).out.split(b"\0")[:-1])
 
-    def free_bytes(self) -> int:  # noqa: D102
-        line = self._sh('cd -- "$1" || exit 3; df -P -k .').out.decode().splitlines()[-1]
-        return int(line.split()[-3]) * 1024
+    def space(self) -> Space:  # noqa: D102
+        said = self._sh('cd -- "$1" || exit 3; df -P -k .').out.decode()
+        # names may hold anything, so the numbers are known by the percentage behind them
+        found = re.search(r"\s(\d+)\s+(-?\d+)\s+(?:\d+%|-)\s", said)
+        if not found:
+            raise StepFailed(f"{self.where}: df does not tell how much is free: {said.strip()[-300:]!r}")
+        return Space(max(int(found[2]), 0) * 1024, int(found[1]) * 1024)
 
     def read_file(self, name: str, path: str) -> bytes:  # noqa: D102
         return self._sh('cd -- "$1" || exit 3; cat -- "$2"', f"{name}/{path}").out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,26 @@ from straxflow.digests import Difference, Manifest, describe, verify_tree
 from straxflow.errors import ConfigError, Damaged, StepFailed
 from straxflow.fsio import DIFFERS, INCOMING, incoming_name, is_incoming_of, owner_is_dead, token
 from straxflow.transport import ssh
+
+
+@dataclass(frozen=True)
+class Space:
+    """Room on a disk, bytes; `free` is what we may still use."""
+
+    free: int
+    used: int
+
+    @property
+    def used_percent(self) -> float:
+        """As df tells it."""
+        return 100 * self.used / (self.free + self.used) if self.free + self.used else 100.0
+
+
+def space_of(folder: Path) -> Space:
+    """Room on the disk of a local folder."""
+    found = os.statvfs(folder)
+    return Space(found.f_bavail * found.f_frsize, (found.f_blocks - found.f_bfree) * found.f_frsize)
+
 
 Tolerate = Callable[[Difference], bool]
 """Whether a difference between two makes of a product does not count (write times in metadata)."""
@@ -57,8 +78,12 @@ class Store(ABC):
         """All names in the folder, hidden ones too. Raises StepFailed if there is no folder."""
 
     @abstractmethod
+    def space(self) -> Space:
+        """Room on its disk."""
+
     def free_bytes(self) -> int:
         """Free space for us, bytes."""
+        return self.space().free
 
     @abstractmethod
     def read_file(self, name: str, path: str) -> bytes:

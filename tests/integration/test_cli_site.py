@@ -82,7 +82,7 @@ def verdicts(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, dict[st
 def test_init_once_then_never_again(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = straxflow(capsys, "init", "--dry-run")
     assert code == 0
-    assert out.count("would make") == 4 + 6
+    assert out.count("would make") == 4 + 7
     assert not (lab.folder / "state").exists()
     assert not (lab.folder / "store").exists()
     code, out, _ = straxflow(capsys, "init")

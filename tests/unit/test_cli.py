@@ -19,6 +19,8 @@ from straxflow.cli import check_disks, check_programs, indexes, main
 from straxflow.cli.main import _config_files_apart
 from straxflow.cli.site import Site
 from straxflow.config import load
+from straxflow.config.sections.places import Room
+from straxflow.disks import Disk
 from straxflow.errors import StepFailed
 from straxflow.folders import init_folders
 from straxflow.owner import Owner
@@ -26,6 +28,7 @@ from straxflow.receipts import Processed, RunFacts, State, Stored, Target, Trans
 from straxflow.reports.disks import Growth
 from straxflow.reports.verdict import Check, Verdict, failed, ok, reach
 from straxflow.settings import settings_digest
+from straxflow.transport.store import Space
 from straxflow.versions import main as versions_main
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -305,8 +308,12 @@ def test_days_left_by_what_came_to_stay(site: Site) -> None:
     assert growth.by_kind()["live"] == 0
     # all folders are on one disk here, so each sees the growth of all
     assert growth.on(site.config.folders.live) == pytest.approx(2_000_000, rel=1e-3)
-    assert check_disks._room("store", "x", 10**12, 2e11, 1).level == "warning"
-    assert "5 days" in check_disks._room("store", "x", 10**12, 2e11, 1).text
+    verdict = check_disks._room(Disk("store", "x", Space(10**12, 0), Room(min_free_gb=1)), 2e11)
+    assert verdict.level == "warning"
+    assert "5 days" in verdict.text
+    verdict = check_disks._room(Disk("live", "x", Space(10**12, 99 * 10**12), Room()), 0)
+    assert (verdict.part, verdict.level) == ("folder live", "FAILED")
+    assert "disks.live.max_used_percent is 98: nothing is claimed" in str(verdict.remedy)
 
 
 def test_rsync_versions() -> None:
@@ -346,6 +353,7 @@ def test_an_index_serves_backwards_and_by_its_beginning() -> None:
     lacking = [indexes.describe(keys) for keys in indexes.missing(Db(), "v5")]  # type: ignore[arg-type]
     assert lacking == [
         "processing_status.status + number (newest first)",
+        "tags.name + number (newest first)",
         "straxflow.v5.claim.batch",
         "straxflow.v5.due",
         "straxflow.v5.processing_status.status + number (newest first)",

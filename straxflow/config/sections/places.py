@@ -11,6 +11,21 @@ from pydantic import Field, field_validator
 from straxflow.config.sections.base import Seconds, Section
 
 
+class Room(Section):
+    """What must stay free on a disk; below it nothing is claimed that nobody named."""
+
+    min_free_gb: float = Field(10, ge=0, description="Free space below which nothing is claimed, GB.")
+    max_used_percent: float = Field(98, gt=0, le=100, description="Use above which nothing is claimed, % (as df).")
+
+
+class Disks(Section):
+    """What must stay free on the disks of the folders; for the store see `store`."""
+
+    state: Room = Field(Room(min_free_gb=1), description="The disk of `folders.state`.")
+    live: Room = Field(Room(), description="The disk of `folders.live`.")
+    staging: Room = Field(Room(), description="The disk of `folders.staging`.")
+
+
 class Folders(Section):
     """Folders of this site; relative ones count from the folder of the Snakefile. `straxflow init` makes them."""
 
@@ -27,7 +42,7 @@ class Folders(Section):
         return self.scratch or self.staging / ".scratch"
 
 
-class Store(Section):
+class Store(Room):
     """The final place of the products."""
 
     folder: Path = Field(description="Folder that holds <run>-<data type>-<hash> folders, as strax reads them.")
@@ -38,7 +53,6 @@ class Store(Section):
     )
     ssh: str | None = Field(None, description="[user@]host of a remote store; absent: the folder is mounted here.")
     ssh_options: list[str] = Field([], description="Options for ssh, e.g. ['-p', '2222', '-i', 'key'].")
-    min_free_gb: float = Field(10, ge=0, description="Below this the check command says so.")
 
 
 class Tunnel(Section):
@@ -90,8 +104,16 @@ class RunDb(Section):
         return uri
 
 
+class LiveDocument(Section):
+    """A document of the DAQ's that says that it takes data."""
+
+    database: str = Field("daq", description="Its database.")
+    collection: str = Field("detector_control", description="Its collection.")
+    query: dict[str, object] = Field(description="The DAQ is live while this finds a document, e.g. {active: 'true'}.")
+
+
 class Daq(Section):
-    """The DAQ's disk."""
+    """The DAQ's disk, and what is done while it takes data."""
 
     host: str = Field(description="The `host` of the DAQ's live data entries in the run documents.")
     folder: Path = Field(description="Folder there that holds one folder a run; may contain {experiment}.")
@@ -103,3 +125,15 @@ class Daq(Section):
     )
     ssh: str | None = Field(None, description="[user@]host; absent: the folder is mounted here.")
     ssh_options: list[str] = Field([], description="Options for ssh, e.g. ['-p', '2222', '-i', 'key'].")
+    while_live: Literal["work", "transfer", "nothing"] = Field(
+        "work",
+        description="What is claimed while a run is being taken: everything; live data to bring in, but no products "
+        "to make; nothing.",
+    )
+    live_hours: float = Field(
+        24,
+        gt=0,
+        description="The newest run is being taken if it has no end and began less than so many hours ago; after "
+        "that the DAQ is taken to have crashed.",
+    )
+    live_document: LiveDocument | None = Field(None, description="Instead of the newest run, this document tells.")
