@@ -177,17 +177,17 @@ class Invocation:
         for batch in sorted({one.taken_from for one in claimed if one.taken_from}):
             runs = [one.run.id for one in claimed if one.taken_from == batch]
             log.warning("taken over from invocation %s, which is dead or silent: run %s", batch, ", ".join(runs))
-            if any(self._is_dead_here(batch, run) for run in runs):
-                stop_processes(batch)
+            for owner in {owner for run in runs if (owner := self._claimant(batch, run))}:
+                stop_processes(batch, owner)
             cancel_jobs(batch)
 
-    def _is_dead_here(self, batch: str, run: str) -> bool:
-        """Whether the main process of a run's last claim provably died on this host: nobody waits for its jobs."""
+    def _claimant(self, batch: str, run: str) -> Owner | None:
+        """The main process of a run's last claim, if it was this batch's."""
         try:
             claim = claimfile.read(self.state, run)
-            return claim is not None and claim.batch == batch and Owner.from_dict(claim.owner).is_dead()
+            return Owner.from_dict(claim.owner) if claim and claim.batch == batch else None
         except (StraxflowError, KeyError, ValueError):
-            return False
+            return None
 
     def _take_up(self, one: Claimed, named: bool = False) -> None:
         owner = Owner.from_token(os.environ.get(OWNER, "")) or Owner.current()

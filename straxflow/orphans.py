@@ -9,32 +9,47 @@ import signal
 import time
 from pathlib import Path
 
-from straxflow.batch import BATCH
-from straxflow.owner import process_is_gone
+from straxflow.batch import BATCH, OWNER
+from straxflow.owner import Owner, process_is_gone
 
 log = logging.getLogger(__name__)
 
 
-def processes_of(batch: str) -> list[int]:
-    """Processes, of this user on this host, that were started for an invocation; never this one itself."""
-    mark = f"{BATCH}={batch}".encode()
+def processes_of(batch: str, owner: Owner | None = None) -> list[int]:
+    """Processes on this host that were started for an invocation, by this main process; never this one itself."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
+            environment = _environment(entry)
+            # a batch alone may stand in the shell of somebody who asks for its report
+            if environment.get(BATCH) == batch and (owner is None or environment.get(OWNER) == owner):
+                found.append(int(entry.name))
     return found
 
 
-def stop_processes(batch: str, grace_s: float = 5) -> int:
+def _environment(process: Path) -> dict[str, str | Owner | None]:
+    """Batch and owner in the environment that a process was started with; nothing of other users' processes."""
+    found: dict[str, str | Owner | None] = {}
+    with contextlib.suppress(OSError):
+        for word in (process / "environ").read_bytes().split(b"\0"):
+            name, _, value = word.decode(errors="replace").partition("=")
+            if name == BATCH:
+                found[name] = value
+            elif name == OWNER:
+                found[name] = Owner.from_token(value)
+    return found
+
+
+def stop_processes(batch: str, owner: Owner, grace_s: float = 5) -> int:
     """End all processes of an invocation whose main process is dead; how many there were.
 
     They are asked first: a step then notes that it was stopped, and rsync keeps what arrived.
     """
+    if not owner.is_dead():
+        return 0
     stopped = set[int]()
     for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 2.0)):
-        left = processes_of(batch)
+        left = processes_of(batch, owner)
         stopped |= set(left)
         for pid in left:
             with contextlib.suppress(OSError):

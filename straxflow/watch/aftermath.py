@@ -6,12 +6,14 @@ import logging
 
 from straxflow import attempts, claimfile
 from straxflow.config import Config
+from straxflow.errors import StraxflowError
 from straxflow.orphans import stop_processes
 from straxflow.plan import standing
 from straxflow.receipts import State
 from straxflow.rundb.claims import Claimer
 from straxflow.rundb.client import RunDb
 from straxflow.rundb.pending import readable
+from straxflow.rundb.rundoc import Run
 from straxflow.slurm import cancel_jobs
 from straxflow.watch.invocations import Running
 
@@ -20,9 +22,7 @@ log = logging.getLogger(__name__)
 
 def stop_leftovers(running: Running) -> bool:
     """Stop local and batch jobs of an invocation that is dead; False if Slurm has to be asked again later."""
-    if not running.owner.is_dead():
-        return True
-    stop_processes(running.batch)
+    stop_processes(running.batch, running.owner)
     return cancel_jobs(running.batch)
 
 
@@ -35,14 +35,23 @@ def give_back(db: RunDb, config: Config, state: State, campaign: str, running: R
     claimer = Claimer(db, config, campaign, running.batch, running.owner)
     given = []
     for run in readable(claimer.held(), config, campaign, log.warning):
-        token = int(run.campaign(campaign)["token"])
-        attempts.complete_open(state, run.id, running.batch)
-        claim = claimfile.read(state, run.id)
-        mine = claim is not None and claim.token == token
-        stands = standing(config, state, run.id, run.facts.mode, since=claim.made) if claim and mine else None
-        if stands and stands.state == "done":
-            claimer.release(run.object_id, token, stands)
-        else:
-            claimer.undo(run.object_id, token)
+        try:
+            _give_one_back(claimer, config, state, run, running.batch)
+        except (StraxflowError, OSError, KeyError, TypeError, ValueError) as error:
+            # it can be taken over by anybody: its owner is dead
+            log.warning("run %s: not given back: %s", run.id, error)
+            continue
         given.append(run.id)
     return given
+
+
+def _give_one_back(claimer: Claimer, config: Config, state: State, run: Run, batch: str) -> None:
+    token = int(run.campaign(claimer.campaign)["token"])
+    attempts.complete_open(state, run.id, batch)
+    claim = claimfile.read(state, run.id)
+    if claim and claim.token == token:
+        stands = standing(config, state, run.id, run.facts.mode, since=claim.made)
+        if stands.state == "done":
+            claimer.release(run.object_id, token, stands)
+            return
+    claimer.undo(run.object_id, token)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from straxflow.errors import StraxflowError
 from straxflow.folders import check_folders
-from straxflow.receipts import State
+from straxflow.receipts import State, now
 from straxflow.rundb.client import Document, RunDb
 from straxflow.slurm import cancel_jobs
 from straxflow.watch import invocations, report
@@ -40,6 +41,7 @@ class Crew:
     failed: int = 0
     hung: int = 0
     claimed: int = 0
+    last_claim: datetime | None = None
     _dead: list[Running] = field(default_factory=list)
     _uncancelled: dict[str, float] = field(default_factory=dict)
 
@@ -48,7 +50,10 @@ class Crew:
         stall_s = self.reading.config.watch.stall_s
         for one in list(self.running):
             ended = one.ended()
+            claims = one.runs is None
             one.look()
+            if claims and one.runs:
+                self.last_claim = now()
             if ended:
                 self._note_end(one)
             elif one.told in (None, "finish") and one.seen.still_s > stall_s and self._works(one):
@@ -71,7 +76,6 @@ class Crew:
             pause_s = self.hold.begin()
             self.troubles.there("start", f"no invocation can be started: {error}", f"again in {pause_s:.0f} s")
             return
-        self.troubles.over("start", "invocations can be started again")
         one.due_run = run
         self.running.append(one)
         self.started += 1
@@ -86,7 +90,7 @@ class Crew:
         one.tell(order.word)
         if order.word == "stop" and stop != Stop.NOW:
             self.hung += 1
-            report.stalled(self.reading.config, order.reason, one.batch, str(one.log))
+            report.call_hook(self.reading.config, order.reason, one.batch, str(one.log))
 
     def stop_all(self) -> None:
         """Ask all to cancel their jobs and end, without a word."""
@@ -130,6 +134,7 @@ class Crew:
     def document(self) -> Document:
         """For those who look at the watcher from outside."""
         return {
+            "last_claim": self.last_claim,
             "counts": {name: getattr(self, name) for name in ("started", "failed", "hung", "claimed")},
             "invocations": [
                 {
@@ -149,19 +154,18 @@ class Crew:
     def _note_end(self, one: Running) -> None:
         self.running.remove(one)
         self._dead.append(one)
+        if one.code:
+            self.failed += 1
+        if one.runs is None and one.told is None:
+            pause_s = self.hold.begin()
+            said = f"invocation {one.batch} ended ({one.how}) before it claimed anything"
+            self.troubles.there("start", said, f"again in {pause_s:.0f} s; it said:\n{report.tail(one.log)}")
+            return
+        if one.runs is not None:
+            self.troubles.over("start", "invocations claim runs again")
         if one.runs:
             self.hold.end()
             self.claimed += len(one.runs)
         elif one.runs is not None:
             self.hold.begin(one.due_run)
-        elif one.told is None:
-            self.failed += 1
-            pause_s = self.hold.begin()
-            log.error(
-                "invocation %s ended (%s) before it claimed anything; no other one for %.0f s; it said:\n%s",
-                one.batch, one.how, pause_s, report.tail(one.log),
-            )  # fmt: skip
-            return
-        if one.code:
-            self.failed += 1
         log.info("invocation %s ended (%s): %s", one.batch, one.how, report.summary(one))

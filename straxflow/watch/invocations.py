@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from straxflow.batch import BATCH, CAMPAIGN, KEPT, OWNER, Batch, batch_file, new_batch_id
 from straxflow.config.load import ROOT
 from straxflow.fsio import write_atomic
-from straxflow.owner import Owner
+from straxflow.owner import Owner, this_host
 from straxflow.receipts import State, now
 from straxflow.rundb.tunnel import PORT
 from straxflow.slurm import SLURM
@@ -196,7 +196,8 @@ def found(state: State) -> Iterator[Running]:
         try:
             record = Record.model_validate_json(path.read_text(encoding="utf-8"))
             running = Running(state, record)
-            if running.owner.host == Owner.current().host:
+            # another user's can neither be told anything nor cleared up
+            if running.owner.host == this_host() and path.stat().st_uid == os.getuid():
                 yield running
         except (ValidationError, OSError, KeyError, TypeError, ValueError) as error:
             log.warning("%s is not the record of an invocation (%s); it is passed over", path, error)

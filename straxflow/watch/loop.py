@@ -15,6 +15,7 @@ from straxflow.folders import check_folders
 from straxflow.receipts import State, now
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.pending import Due
+from straxflow.watch import report
 from straxflow.watch.crew import Crew
 from straxflow.watch.decide import End, Facts, Start, Stop, decide, room
 from straxflow.watch.due import look_for_work
@@ -25,6 +26,9 @@ from straxflow.watch.link import Link
 from straxflow.watch.reading import Reading
 from straxflow.watch.systemd import tell_systemd
 from straxflow.watch.words import Troubles, log, log_to_file
+
+BUG_S = 30.0
+"""How long to wait after something that nobody thought of, s."""
 
 
 @dataclass
@@ -65,14 +69,31 @@ class Watcher:
         while True:
             tell_systemd("WATCHDOG=1")
             self._wake.clear()
-            for action in decide(self._look(), self.config.watch):
-                if isinstance(action, End):
+            try:
+                if self._round():
                     return self._end()
-                if isinstance(action, Start):
-                    self.crew.start(action, self._due.run or "")
-                else:
-                    self.crew.tell(action, self.stop)
-            self._wake.wait(self.config.watch.poll_s)
+                self._wake.wait(self.config.watch.poll_s)
+            except RunDbError:
+                raise  # with `once`, nobody waits for a database
+            except Exception:
+                # whatever it is, what runs goes on; if it is asked to end, a later watcher looks after the rest
+                log.exception("a bug: this round came to nothing")
+                if self.stop:
+                    return 1
+                self._wake.wait(BUG_S)
+
+    def _round(self) -> bool:
+        """Look and act once; whether there is nothing left to do for ever."""
+        for action in decide(self._look(), self.config.watch):
+            if isinstance(action, End):
+                return True
+            if isinstance(action, Start):
+                self.crew.start(action, self._due.run or "")
+            else:
+                self.crew.tell(action, self.stop)
+        for text in self._troubles.lasting(self.config.watch.stall_s, ("rundb", "start")):
+            report.call_hook(self.config, text)
+        return False
 
     def _look(self) -> Facts:
         self.reading.again()

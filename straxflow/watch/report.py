@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def summary(one: Running) -> str:
     return f"{count} run{'s' * (count != 1)} claimed{'; ' + how if how else ''}"
 
 
-def stalled(config: Config, reason: str, batch: str, log: str) -> None:
-    """Call the program that tells people that nothing moves."""
-    run_hook(config, "on_stall", Facts(state="stalled", reason=reason, batch=batch, log=log))
+def call_hook(config: Config, reason: str, batch: str = "", log: str = "") -> None:
+    """Call the program that tells people that nothing moves; nobody waits for it."""
+    facts = Facts(state="stalled", reason=reason, batch=batch, log=log)
+    threading.Thread(target=run_hook, args=(config, "on_stall", facts), name="straxflow-hook", daemon=True).start()

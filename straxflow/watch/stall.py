@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from straxflow import attempts
-from straxflow.owner import Owner
+from straxflow.owner import Owner, this_host
 from straxflow.slurm import jobs_of, verdict_on
 from straxflow.watch.invocations import Running
 
@@ -39,7 +39,7 @@ def _mtime(path: Path) -> float:
 
 
 def _runs(running: Running, run: str, slurm: bool) -> bool:
-    here = Owner.current().host
+    here = this_host()
     for attempt in _open_attempts(running, run):
         if attempt.owner.get("host") == here:
             if not Owner.from_dict(attempt.owner).is_dead():

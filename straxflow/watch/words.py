@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Collection, Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -50,6 +51,7 @@ class Troubles:
 
     def __init__(self) -> None:
         self._there: dict[str, tuple[float, str]] = {}
+        self._known = set[str]()
 
     def there(self, what: str, text: str, then: str) -> None:
         """This is not in order now, and what follows of it."""
@@ -63,3 +65,11 @@ class Troubles:
         """It is in order."""
         if what in self._there:
             log.info("%s (after %.0f s)", text, time.monotonic() - self._there.pop(what)[0])
+            self._known.discard(what)
+
+    def lasting(self, seconds: float, among: Collection[str]) -> Iterator[str]:
+        """Those that have lasted for so long, each once."""
+        for what, (began, text) in self._there.items():
+            if what in among and what not in self._known and time.monotonic() - began > seconds:
+                self._known.add(what)
+                yield text

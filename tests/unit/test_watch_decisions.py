@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -15,19 +16,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from straxflow.batch import BATCH
+from straxflow.batch import BATCH, OWNER
 from straxflow.cli.main import _config_files_apart, _parser
 from straxflow.config.load import ROOT
 from straxflow.config.profile import Source
 from straxflow.config.sections.watch import Watch
 from straxflow.errors import ConfigError
 from straxflow.orphans import processes_of, stop_processes
+from straxflow.owner import Owner
 from straxflow.receipts import State
 from straxflow.watch.decide import Action, End, Facts, Seen, Start, Stop, Tell, decide, room
 from straxflow.watch.hold import FIRST_S, LONGEST_S, Hold
 from straxflow.watch.housekeeping import _prune_batches
 from straxflow.watch.reading import Reading
-from straxflow.watch.systemd import command, unit
+from straxflow.watch.systemd import command, tell_systemd, unit
 from straxflow.watch.words import Troubles
 
 LIMITS = Watch(max_invocations=3, stall_s=100, grace_s=30)
@@ -101,6 +103,8 @@ def test_a_trouble_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(3):
             troubles.there("db", f"it is away ({troubles})", "waiting")
         troubles.there("db", "it refuses", "waiting")
+        assert list(troubles.lasting(0, ("db",))) == ["it refuses"]
+        assert list(troubles.lasting(0, ("db",))) == []
         troubles.over("db", "it is back")
         troubles.over("db", "it is back")
     assert [record.message.partition(" (")[0] for record in caplog.records] == [
@@ -187,19 +191,26 @@ def test_only_the_files_of_old_ended_invocations_go(tmp_path: Path) -> None:
 
 
 def test_processes_of_a_dead_invocation_are_told_apart() -> None:
-    sleeps = {
-        batch: subprocess.Popen(["sleep", "60"], env={**os.environ, BATCH: batch}, start_new_session=True)
-        for batch in ("20260101T000000_aaaaaa", "20260101T000000_aaaaaab")
-    }
-    dead, alive = sleeps.values()
+    here = Owner.current()
+    dead = Owner(here.host, here.boot, here.pid, here.start - 1)
+    batch, other = "20260101T000000_aaaaaa", "20260101T000000_aaaaaab"
+    marks = [
+        {BATCH: batch, OWNER: dead.token()},
+        {BATCH: other, OWNER: dead.token()},
+        {BATCH: batch, OWNER: here.token()},
+        {BATCH: batch},  # of a person who asks for its report
+    ]
+    sleeps = [subprocess.Popen(["sleep", "60"], env={**os.environ, **mark}, start_new_session=True) for mark in marks]
+    orphan, *others = sleeps
     try:
-        assert processes_of("20260101T000000_aaaaaa") == [dead.pid]
-        assert stop_processes("20260101T000000_aaaaaa") == 1
-        assert dead.wait(5) < 0
-        assert alive.poll() is None
-        assert stop_processes("20260101T000000_cccccc") == 0
+        assert processes_of(batch, dead) == [orphan.pid]
+        assert sorted(processes_of(batch)) == sorted(p.pid for p in (sleeps[0], sleeps[2], sleeps[3]))
+        assert stop_processes(batch, here) == 0  # it lives
+        assert stop_processes(batch, dead) == 1
+        assert orphan.wait(5) < 0
+        assert [process.poll() for process in others] == [None] * 3
     finally:
-        for process in sleeps.values():
+        for process in sleeps:
             process.kill()
             process.wait()
 
@@ -230,6 +241,17 @@ def test_the_unit_of_systemd(tmp_path: Path) -> None:
         file.write_text(text.replace(command(odd, "v5")[0], sys.executable))
         done = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True, timeout=60)
         assert str(file) not in done.stderr, done.stderr
+
+
+def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell_systemd("READY=1")  # nobody wants to know
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "s"))
+        tell_systemd("READY=1")
+        assert listener.recv(100) == b"READY=1"
+    tell_systemd("WATCHDOG=1")  # nobody listens any more
 
 
 def test_the_page_shows_what_is_there() -> None:
