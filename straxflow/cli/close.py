@@ -12,12 +12,13 @@ from straxflow.cli import confirm
 from straxflow.cli.changes import one_line, run_words
 from straxflow.cli.site import Site, open_site
 from straxflow.close import Closing, look
-from straxflow.errors import StraxflowError, UsageError
+from straxflow.errors import StraxflowError
 from straxflow.hold import held
 from straxflow.receipts import RunFacts
 from straxflow.rundb.chosen import Chosen, choose
 from straxflow.rundb.client import RunDb, connect
 from straxflow.rundb.orders import Orders
+from straxflow.rundb.rundoc import not_by_a_shadow
 from straxflow.runlist import parse_runs
 
 DESCRIPTION = (
@@ -40,8 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Close the runs, one after the other."""
     site = open_site(arguments)
     arguments.reason = one_line(arguments.reason, "--reason")
-    if site.config.shadow.enabled:
-        raise UsageError("a shadow writes nothing that other tools read, and all of them read the end of a run")
+    not_by_a_shadow(site.config, "the end and the data of a run")
     told: list[dict[str, Any]] = []
     with connect(site.config) as db:
         chosen, problems = choose(db, site.config, parse_runs(arguments.runs, site.config))

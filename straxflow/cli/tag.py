@@ -9,6 +9,7 @@ from straxflow.cli import confirm
 from straxflow.cli.changes import carry_out, run_words
 from straxflow.cli.site import open_site
 from straxflow.errors import UsageError
+from straxflow.rundb.rundoc import not_by_a_shadow
 
 DESCRIPTION = (
     "Gives runs a tag, which all tools read that share the run documents; a run that has it already stays as it is.\n"
@@ -45,6 +46,5 @@ def tag_name(arguments: argparse.Namespace) -> str:
         raise UsageError(f"{tag!r} names runs; the tag comes first: straxflow {arguments.command} TAG RUN...")
     if not re.fullmatch(r"\S{1,100}", tag) or not tag.isprintable():
         raise UsageError(f"{tag!r} is no tag: expected one word of up to 100 characters")
-    if open_site(arguments).config.shadow.enabled:
-        raise UsageError("a shadow writes nothing that other tools read, and tags are read by all of them")
+    not_by_a_shadow(open_site(arguments).config, "the tags of a run")
     return tag

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from straxflow.config import Config
-from straxflow.errors import RunDbError
+from straxflow.errors import RunDbError, UsageError
 from straxflow.receipts import Partial, RunFacts
 from straxflow.rundb.client import Document
 from straxflow.rundb.template import read_backwards
@@ -69,6 +69,19 @@ def tags_of(document: Mapping[str, Any]) -> tuple[str, ...]:
     tags = document.get("tags")
     found = tags if isinstance(tags, list) else []
     return tuple(str(tag["name"]) for tag in found if isinstance(tag, Mapping) and "name" in tag)
+
+
+def not_by_a_shadow(config: Config, what: str) -> None:
+    """Refuse an order that changes what the older tool reads.
+
+    Raises:
+        UsageError: in a shadow.
+    """
+    if config.shadow.enabled:
+        raise UsageError(
+            f"{what} belong to the older tool too, and site {config.site} is its shadow (shadow.enabled), which writes "
+            "nothing that others read; use the older tool's own commands"
+        )
 
 
 def status_field(campaign: str, config: Config) -> str:

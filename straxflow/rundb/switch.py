@@ -13,6 +13,7 @@ from straxflow.actions import user_name
 from straxflow.config import Config
 from straxflow.owner import Owner
 from straxflow.rundb.client import Document, RunDb
+from straxflow.rundb.rundoc import not_by_a_shadow
 
 Position = Literal["on", "off"]
 
@@ -55,6 +56,7 @@ def read_switch(db: RunDb, config: Config) -> Switch:
 
 def set_switch(db: RunDb, config: Config, position: Position, reason: str | None = None) -> Switch:
     """Turn the switch, in one write; what it says now. Other fields of the document stay."""
+    not_by_a_shadow(config, "the switch and its document")
     fields: Document = {
         "status": position,
         "time": db.now(),

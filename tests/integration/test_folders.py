@@ -117,6 +117,30 @@ def test_interrupted_runs_are_pending_again(site: FolderSite) -> None:
     assert site.status(1) == "done"
 
 
+@pytest.mark.slow
+def test_a_lost_file_is_made_anew_and_no_data_with_it(site: FolderSite) -> None:
+    for number in (1, 2):
+        site.take(number, "led", 0.5)
+    assert site.snakemake().code == 0
+    before = site.products()
+    for file in (site.folder / "state").glob("runs.sqlite*"):
+        file.unlink()
+    gone = site.snakemake()
+    assert gone.code == 1
+    assert "runs.sqlite: there is no such file: is the disk mounted? straxflow init makes it" in gone.output
+    assert "made file of runs" in straxflow(site, "init").output
+    tries = len(site.attempts("000001"))
+    again = site.snakemake()
+    assert again.code == 0, again.output
+    assert "claimed 2 pending runs" in again.output
+    assert [site.status(n) for n in (1, 2)] == ["done", "done"]
+    assert len(site.attempts("000001")) == tries
+    assert site.products() == before
+    # the entries are in the receipts, and are written again when they are asked for
+    assert site.snakemake("runs/000001/raw/registered.json", "-R", "register").code == 0
+    assert [e["type"] for e in site.doc(1)["data"]] == ["live", "raw"]
+
+
 def _claim_all(config: Any, batch: str, out: Any) -> None:
     with connect(config) as db:
         claimer = Claimer(db, config, "online", batch, Owner.current())

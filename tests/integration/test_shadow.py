@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from straxflow.cli import main
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
 from tests.site import DAQ_HOST, Document, Site
@@ -90,6 +91,19 @@ def test_a_whole_run_leaves_all_shared_fields_as_they_are(site: Site) -> None:
     # named by a person, whatever the older tool thinks of it
     assert site.snakemake("runs/000004/raw/registered.json").code == 0
     assert [str(d) for d in shared(site)] == [str(d) for d in before]
+
+
+def test_orders_that_the_older_tool_would_read_are_refused(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.document(1)
+    before = shared(site)
+    config = ["--configfile", str(site.root / "config" / "config.yaml")]
+    for words in (["tag", "abandon", "1"], ["switch", "off", "--reason", "-"], ["close", "1", "--reason", "-"]):
+        assert main([*config, *words]) == 2, words
+        assert "belong to the older tool too, and site testsite is its shadow" in capsys.readouterr().err
+    assert main([*config, "mark", "1", "--done", "--reason", "-"]) == 0
+    assert site.doc(1)["straxflow"]["online"]["processing_status"]["status"] == "done"
+    assert [str(d) for d in shared(site)] == [str(d) for d in before]
+    assert site.client[site.database].list_collection_names() == ["runs", "straxflow_actions"]
 
 
 def test_any_run_with_live_data_if_so_configured(site: Site) -> None:

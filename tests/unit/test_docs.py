@@ -3,9 +3,15 @@
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
+
+from straxflow.cli.main import COMMANDS
+from straxflow.config import load, read_files
+from straxflow.config.load import merge
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +32,22 @@ def test_links_lead_somewhere(page: str) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
         if not link.startswith("http"):
             assert (path.parent / link).exists(), f"{page}: {link}"
+
+
+def test_examples_of_the_page_on_migration_are_valid() -> None:
+    text = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
+    blocks = [textwrap.dedent(block) for block in re.findall(r"^ *```yaml\n(.*?)^ *```", text, flags=re.M | re.S)]
+    assert len(blocks) == 3
+    for block in blocks:
+        settings = read_files([Path("config/xams.yaml")])
+        merge(settings, yaml.safe_load(block))
+        load(settings)
+
+
+def test_commands_of_the_page_on_migration_are_there() -> None:
+    text = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`straxflow (?:--profile \w+ )?([a-z]+)", text))
+    assert named <= {*COMMANDS}, "straxflow has no such command"
 
 
 def test_every_rule_has_a_docstring_a_log_and_a_benchmark() -> None:
