@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from straxflow.batch import BATCH, OWNER
-from straxflow.cli.main import _config_files_apart, _parser
+from straxflow.cli.main import _config_files_apart, parser_of
 from straxflow.config.load import ROOT
 from straxflow.config.profile import Source
 from straxflow.config.sections.watch import Watch
@@ -225,7 +225,7 @@ def check_unit(text: str) -> list[str]:
     assert parsed["Unit"]["StartLimitIntervalSec"] == "0"
     program, *words = shlex.split(parsed["Service"]["ExecStart"].replace("%%", "%").replace("$$", "$"))
     words = _config_files_apart(words)
-    assert _parser(words).parse_args(words).command == "watch"
+    assert parser_of(words).parse_args(words).command == "watch"
     return [program, *words]
 
 
@@ -267,7 +267,7 @@ def test_the_page_shows_what_is_there() -> None:
     words = words.partition(" >")[0]
     arguments = shlex.split(words)
     assert arguments[0].endswith(".venv/bin/straxflow")
-    assert _parser(arguments[1:]).parse_args(arguments[1:]).once
+    assert parser_of(arguments[1:]).parse_args(arguments[1:]).once
 
 
 def test_a_profile_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
