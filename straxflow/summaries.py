@@ -78,7 +78,7 @@ def read_values(path: Path) -> dict[str, Value]:
     """
     try:
         content = json.loads(_read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StepFailed(f"{path.name}: not valid JSON: {error}") from None
     values = content.get("values") if isinstance(content, Mapping) else None
     if not isinstance(values, Mapping) or not values:
