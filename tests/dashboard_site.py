@@ -82,7 +82,8 @@ class PageSite:
     def __init__(self, folder: Path, rundb: RunDbServer) -> None:
         self.door = Door(int(rundb.uri.rstrip("/").rpartition(":")[2]))
         self.database = f"page_{os.getpid()}_{next(_databases)}"
-        settings = {
+        self.folder = folder
+        self.settings = {
             "site": "here",
             "folders": {name: str(folder / name) for name in ("state", "live", "staging")},
             "store": {"folder": str(folder / "store"), "min_free_gb": 0},
@@ -95,7 +96,7 @@ class PageSite:
             },
             "dashboard": {"refresh_s": 1},
         }
-        self.site = Site(load(settings), "online", "none", "site.yaml")
+        self.site = Site(load(self.settings), "online", "none", "site.yaml")
         init_folders(self.site.config, self.site.state)
         self.client: MongoClient[dict[str, Any]] = MongoClient(rundb.uri, tz_aware=True)
         self.runs = self.client[self.database]["runs"]

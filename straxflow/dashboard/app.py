@@ -18,7 +18,6 @@ from straxflow import summaries
 from straxflow.config import LIVE
 from straxflow.dashboard import logs
 from straxflow.dashboard.page import Page
-from straxflow.dashboard.run import details
 from straxflow.reports.documents import STATES
 
 log = logging.getLogger(__name__)
@@ -145,10 +144,12 @@ class App:
         return _json(self._page.runs(state, mode))
 
     def _run(self, run: str) -> Answer:
-        found = details(self._page.site, run)
-        if found is None:
+        found = self._page.run(run)
+        if found.value is None and found.made is None:
+            raise Refused("503 Service Unavailable", found.problem or "it is still being read")
+        if found.value is None:
             raise Refused("404 Not Found", f"there is no run {run}")
-        return _json(found)
+        return _json(found.value)
 
     def _plot(self, run: str, product: str) -> Answer:
         found = self._page.plot(run, product)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import re
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
 from pydantic import ValidationError
 
 from straxflow.attempts import Attempt, folder
 from straxflow.receipts import State
+from straxflow.reports.logs import BEGINS
 
 MOST = 64_000
 """Of a log, bytes."""
+MOST_APART_S = 5
+"""Between the start of an attempt and the first line of its log, seconds."""
 # all but tab and newline: colours and cursor moves of programs that take the log for a terminal
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -44,7 +48,21 @@ def tail(state: State, attempt: Attempt, most: int = MOST) -> str:
         words = os.pread(file, most, start).decode("utf-8", "replace").replace("\r\n", "\n")
     if start:
         words = "…" + words.partition("\n")[2]
-    return _CONTROL.sub("", words.replace("\r", "\n"))
+    return _CONTROL.sub("", _part_of(attempt, words).replace("\r", "\n"))
+
+
+def _part_of(attempt: Attempt, words: str) -> str:
+    """What an attempt itself wrote to the log of all attempts; all of it where that cannot be told."""
+    began = attempt.started.astimezone().replace(tzinfo=None)
+    starts = []
+    for line in re.finditer(rf"^(\S+ \S+),\d+ .*{re.escape(BEGINS)}.*$", words, re.MULTILINE):
+        with suppress(ValueError):
+            starts.append((abs(datetime.fromisoformat(line[1]) - began), line.start()))
+    if not starts or min(starts)[0] > timedelta(seconds=MOST_APART_S):
+        return words
+    start = min(starts)[1]
+    following = [place for _, place in starts if place > start]
+    return words[start : min(following, default=None)]
 
 
 def last_lines(state: State, attempt: Attempt, lines: int) -> str:

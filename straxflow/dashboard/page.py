@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -16,7 +14,8 @@ from straxflow.dashboard import monitor
 from straxflow.dashboard.cells import Progress, Watched, columns
 from straxflow.dashboard.database import MOST_FAILURES, DatabaseView, look, rows
 from straxflow.dashboard.monitor import Monitored
-from straxflow.dashboard.parts import Part, Reading
+from straxflow.dashboard.parts import Part, Parts, Reading
+from straxflow.dashboard.run import details
 from straxflow.dashboard.throughput import Ledger, Throughput
 from straxflow.errors import StraxflowError
 from straxflow.folders import marker_site
@@ -30,8 +29,8 @@ from straxflow.rundb.tunnel import Tunnel
 
 SLOW_S = 30.0
 """How often disks and the throughput are looked at, seconds; a remote store ten times less often."""
-MOST_LISTS = 12
-"""Lists by state and mode that are kept at once."""
+MOST_LISTS, MOST_RUNS = 12, 30
+"""Lists by state and mode, and pages of runs, that are kept at once."""
 AS_IN_DOCUMENTS = {"reached": "done", "damaged": "failed"}
 """States that only receipts tell, as the run documents have them."""
 
@@ -53,18 +52,18 @@ class Page:
         self.site = site
         self.config = site.config
         self.state = site.state
-        every_s = self.config.dashboard.refresh_s / 2
+        self._every_s = every_s = self.config.dashboard.refresh_s / 2
         self._tunnel: Tunnel | None = None
-        self._lock = threading.Lock()
-        self._lists: OrderedDict[tuple[str | None, str | None], Part[Table]] = OrderedDict()
-        self.database = Part(self._look, DatabaseView(), every_s, self.config.rundb.timeout_s + 1)
-        self.failures = Part(partial(self._failures, Watched(self.config, self.state)), Table(), every_s)
-        self.throughput = Part(Ledger(self.config, self.state).read, Throughput(), SLOW_S)
-        empty: list[disks.Disk] = []
-        self.disks = Part(partial(disks.local, self.config, self.state), empty, SLOW_S)
-        silent: list[Monitored] = []
-        self.monitor = Part(self._monitor, silent, every_s)
-        self.remote = Part(partial(disks.remote, self.config), empty, 10 * SLOW_S, patience_s=0)
+        self._lists: Parts[tuple[str | None, str | None], Table] = Parts(self._make_list, MOST_LISTS)
+        self._runs: Parts[str, Json | None] = Parts(self._make_run, MOST_RUNS)
+        here = self.config, self.state
+        self._folder: Part[str | None] = Part(self._folder_problem, None, every_s)
+        self._database = Part(self._look, DatabaseView(), every_s, self.config.rundb.timeout_s + 1)
+        self._failed = Part(partial(self._failures, Watched(*here)), Table(), every_s)
+        self._throughput = Part(Ledger(*here).read, Throughput(), SLOW_S)
+        self._disks: Part[list[disks.Disk]] = Part(partial(disks.local, *here), [], SLOW_S)
+        self._remote: Part[list[disks.Disk]] = Part(partial(disks.remote, self.config), [], 10 * SLOW_S, patience_s=0)
+        self._monitored: Part[list[Monitored]] = Part(self._monitor, [], every_s)
 
     def close(self) -> None:
         """Close the tunnel to the run database, if there is one."""
@@ -73,18 +72,19 @@ class Page:
 
     def overview(self) -> Json:
         """Everything but the table of runs."""
-        database = self.database.get()
-        failures = self.failures.get()
-        throughput = self.throughput.get()
+        database = self._database.get()
+        failures = self._failed.get()
+        throughput = self._throughput.get()
+        folder = self._folder.get()
         view = database.value
-        places = self.disks.get().value + (self.remote.get().value if self.config.store.ssh else [])
+        places = self._disks.get().value + (self._remote.get().value if self.config.store.ssh else [])
         return {
             "now": now(),
             "site": self.config.site,
             "experiment": self.config.experiment,
             "campaign": self.site.campaign,
             "refresh_s": self.config.dashboard.refresh_s,
-            "state_folder": self._state_problem(),
+            "state_folder": folder.value or folder.problem,
             "database": _told(database),
             "switch": view.switch and asdict(view.switch),
             "counts": dict(view.counts),
@@ -95,7 +95,7 @@ class Page:
             "failures": _table(failures.value),
             "throughput": {**_told(throughput), **asdict(throughput.value)},
             "disks": [asdict(d) for d in places],
-            "monitor": [asdict(m) for m in self.monitor.get().value],
+            "monitor": [asdict(m) for m in self._monitored.get().value],
         }
 
     def plot(self, run: str, product: str) -> tuple[str, bytes] | None:
@@ -110,7 +110,7 @@ class Page:
 
     def runs(self, state: str | None, mode: str | None) -> Json:
         """The table of runs, newest first."""
-        table = self._list(state, mode).get()
+        table = self._lists.get((state, mode))
         return {
             "now": now(),
             **_told(table),
@@ -119,16 +119,9 @@ class Page:
             **_table(table.value),
         }
 
-    def _list(self, state: str | None, mode: str | None) -> Part[Table]:
-        with self._lock:
-            key = state, mode
-            if key not in self._lists:
-                read = partial(self._read_list, state, mode, Watched(self.config, self.state))
-                self._lists[key] = Part(read, Table(), self.config.dashboard.refresh_s / 2, 4)
-            self._lists.move_to_end(key)
-            while len(self._lists) > MOST_LISTS:
-                self._lists.popitem(last=False)
-            return self._lists[key]
+    def run(self, run: str) -> Reading[Json | None]:
+        """Everything about a run; its value is None if nobody knows it, or while it is being read."""
+        return self._runs.get(run)
 
     def _look(self) -> DatabaseView:
         self._open_tunnel()
@@ -136,7 +129,7 @@ class Page:
             return look(db, self.config, self.site.campaign)
 
     def _monitor(self) -> list[Monitored]:
-        if self.database.get().problem:
+        if self._database.get().problem:
             return monitor.here(self.config, self.state)
         with connect(self.config) as db:
             return monitor.told(db, self.config, self.site.campaign)
@@ -150,8 +143,14 @@ class Page:
             tunnel.share()
             self._tunnel = tunnel
 
-    def _read_list(self, state: str | None, mode: str | None, watched: Watched) -> Table:
-        database = self.database.get()
+    def _make_list(self, key: tuple[str | None, str | None]) -> Part[Table]:
+        return Part(partial(self._list, *key, Watched(self.config, self.state)), Table(), self._every_s)
+
+    def _make_run(self, run: str) -> Part[Json | None]:
+        return Part(partial(details, self.site, run), None, self._every_s)
+
+    def _list(self, state: str | None, mode: str | None, watched: Watched) -> Table:
+        database = self._database.get()
         if database.problem:
             found = self._rows_here(state, mode)
         elif state is None and mode is None:
@@ -163,14 +162,14 @@ class Page:
         return self._with_progress(found, watched, database)
 
     def _failures(self, watched: Watched) -> Table:
-        database = self.database.get()
+        database = self._database.get()
         found = database.value.failures
         if database.problem:
             found = self._rows_here("failed", None)
         return self._with_progress(found[:MOST_FAILURES], watched, database)
 
     def _with_progress(self, found: Sequence[RunRow], watched: Watched, database: Reading[DatabaseView]) -> Table:
-        if self._state_problem():
+        if self._folder_problem():
             return Table(found)
         held = None if database.problem else database.value.held
         here = {
@@ -186,7 +185,7 @@ class Page:
         told = [replace(row, state=AS_IN_DOCUMENTS.get(row.state, row.state)) for row in newest]
         return [row for row in told if state in (None, row.state) and mode in (None, row.mode)]
 
-    def _state_problem(self) -> str | None:
+    def _folder_problem(self) -> str | None:
         try:
             check_marker(self.state.folder, "state", marker_site(self.config, "state", self.state))
         except (StraxflowError, OSError) as error:

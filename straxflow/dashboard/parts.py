@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 
 REST = 5
 """What takes long is read less often: it rests for so many times as long as it took."""
+HANGS_S = 20.0
 
 T = TypeVar("T")
 
@@ -54,6 +56,8 @@ class Part(Generic[T]):
             if self._busy:
                 first = self._reading.made is None and self._reading.problem is None
                 self._changed.wait_for(lambda: not self._busy, self._patience_s if first else 0.3)
+            if self._busy and (hangs := time.monotonic() - self._asked) > HANGS_S:
+                return replace(self._reading, problem=f"no answer for {hangs:.0f} s: does a disk or the network hang?")
             return self._reading
 
     def _refresh(self) -> None:
@@ -70,3 +74,25 @@ class Part(Generic[T]):
             self._took = time.monotonic() - self._asked
             self._reading, self._busy = reading, False
             self._changed.notify_all()
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Parts(Generic[K, T]):
+    """Parts by key, made when first asked for; only those asked for last are kept."""
+
+    def __init__(self, make: Callable[[K], Part[T]], most: int) -> None:
+        self._make = make
+        self._most = most
+        self._parts: OrderedDict[K, Part[T]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> Reading[T]:
+        """What was read last of one of them."""
+        with self._lock:
+            part = self._parts.pop(key, None) or self._make(key)
+            self._parts[key] = part
+            while len(self._parts) > self._most:
+                self._parts.popitem(last=False)
+        return part.get()

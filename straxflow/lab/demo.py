@@ -172,6 +172,7 @@ def _next_steps(config: Config, state: State) -> str:
         "  snakemake --profile demo -n               preview what would be done now\n"
         "  straxflow --profile demo status           how every run stands\n"
         "  straxflow --profile demo check            is everything in order?\n"
+        "  straxflow --profile demo dashboard        the status page: http://127.0.0.1:8080/\n"
         f"  snakemake --profile demo runs/{run}/{product}/registered.json -R register\n"
         "                                            do one step of one run again\n"
         "  make demo-stop                            end the demo's run database and sshd"

@@ -41,8 +41,8 @@ from straxflow.rundb.client import RunDb
 from straxflow.settings import settings_digest
 
 Document = dict[str, Any]
-MODES = {"background": (1800, 2.1e9), "calibration_kr83m": (1500, 7.3e9), "led": (300, 0.6e9), "noise": (120, 0.1e9)}
-STEP_S = {"process": 240.0, "checksum": 12.0, "move_out": 30.0, "register": 0.4}
+MODES = {"background": (600, 0.9e9), "calibration_kr83m": (600, 3.1e9), "led": (300, 0.6e9), "noise": (120, 0.1e9)}
+STEP_S = {"transfer": 40.0, "process": 60.0, "checksum": 4.0, "move_out": 9.0, "release": 2.0}
 SHARE = {"raw_records": 0.55, "peaks": 0.11, "events": 0.02, "led_calibration": 0.01}
 
 
@@ -91,7 +91,7 @@ class History:
         words: str = "",
     ) -> datetime:
         """An attempt of a step, its log, and its receipt if it went well; when it ended. Outcome None: it runs."""
-        seconds = STEP_S.get(step, 60) * self.random.uniform(0.6, 1.6)
+        seconds = STEP_S.get(step, 0.4) * self.random.uniform(0.6, 1.6)
         ended = at + timedelta(seconds=seconds)
         log = f"logs/{run}/{product}.{step}.log"
         attempt = Attempt(

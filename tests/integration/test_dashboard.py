@@ -2,13 +2,18 @@
 
 import http.client
 import json
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from straxflow.dashboard import page as page_module
 from straxflow.dashboard.server import Serving, in_background, listen
@@ -73,7 +78,7 @@ def test_overview(serving: Serving) -> None:
     assert all(d["free"] > 0 and d["problem"] is None for d in disks)
     bars = wait_until(lambda: told(serving, "/api/status")["throughput"]["hours"])
     assert sum(bar["runs"] for bar in bars) == 2
-    assert sum(bar["stored"] for bar in bars) > 1e9
+    assert sum(bar["stored"] for bar in bars) > 1e8
     monitor = wait_until(lambda: told(serving, "/api/status")["monitor"])
     assert monitor[0]["product"] == "events"
     assert monitor[0]["runs"][0]["values"]["events"] == 12
@@ -218,3 +223,31 @@ def test_the_database_away_and_back(serving: Serving, site: PageSite) -> None:
 def test_the_port_is_taken(serving: Serving, site: PageSite) -> None:
     with pytest.raises(StraxflowError, match="choose another with --host and --port"):
         listen(site.site, "127.0.0.1", int(serving.url.split(":")[2].rstrip("/")))
+
+
+def test_the_command(site: PageSite, serving: Serving) -> None:
+    (site.folder / "site.yaml").write_text(yaml.safe_dump(site.settings))
+    words = [sys.executable, "-m", "straxflow.cli", "dashboard", "--configfile", str(site.folder / "site.yaml")]
+    taken = serving.url.split(":")[2].rstrip("/")
+    failed = subprocess.run([*words, "--port", taken], capture_output=True, text=True, check=False)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert f"cannot listen on 127.0.0.1 port {taken}" in failed.stderr
+    assert subprocess.run([*words, "--port", "x"], capture_output=True, check=False).returncode == 2
+    for number, code in ((signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)):
+        with subprocess.Popen([*words, "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            said = process.stdout.readline()
+            url = said.split("at ")[1].split()[0]
+            assert json.loads(urllib.request.urlopen(f"{url}api/status").read())["site"] == "here"
+            process.send_signal(number)
+            assert process.wait(30) == code
+
+
+def test_without_loopback_only_named_hosts_are_answered(site: PageSite) -> None:
+    with in_background(site.site, host="0.0.0.0") as serving:
+        port = serving.url.split(":")[2].rstrip("/")
+        for host, status in (("localhost", 200), ("0.0.0.0", 421), (socket.gethostname(), 421)):
+            connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=20)
+            connection.request("GET", "/", headers={"Host": host})
+            assert connection.getresponse().status == status
+            connection.close()

@@ -5,7 +5,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +247,18 @@ def log_of(ask: Ask, name: str = NAME) -> tuple[int, str]:
 
 def test_a_log_without_its_colours(ask: Ask) -> None:
     assert log_of(ask) == (200, "one\ntwo <b>\n")
+
+
+def test_the_part_of_a_log_that_an_attempt_wrote(ask: Ask, site: Site) -> None:
+    log = site.state.folder / "logs" / RUN / "raw_records.process.log"
+    parts = []
+    for minutes in (-60, 0, 60):
+        at = (MOMENT + timedelta(minutes=minutes)).astimezone()
+        parts.append(f"{at:%F %T},012 INFO process of raw_records, run {RUN}, begins (invocation b)\nwords {minutes}\n")
+    log.write_text("before\n" + "".join(parts))
+    assert log_of(ask) == (200, parts[1])
+    log.write_text("before\n" + parts[0] + parts[2])
+    assert log_of(ask)[1].startswith("before")
 
 
 def test_only_the_end_of_a_long_log(ask: Ask, site: Site) -> None:

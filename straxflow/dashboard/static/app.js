@@ -22,7 +22,7 @@ export function place() {
 async function get(path) {
   const answer = await fetch(path, { signal: AbortSignal.timeout(15000), headers: { Accept: "application/json" } });
   const content = await answer.json();
-  if (!answer.ok && answer.status !== 404 && answer.status !== 400) throw new Error(content.error);
+  if (answer.status === 500) throw new Error(content.error);
   return content;
 }
 

@@ -16,7 +16,7 @@ export function overview(status, runs, where) {
       "div",
       { class: "columns", key: "columns" },
       h("div", { class: "wide" }, failures(status), table(runs, where)),
-      h("aside", {}, throughput(status), workers(status), disks(status), monitor(status.monitor)),
+      h("aside", {}, throughput(status), workers(status), monitor(status.monitor), disks(status)),
     ),
   ];
 }
