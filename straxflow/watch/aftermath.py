@@ -10,7 +10,7 @@ from straxflow.errors import StraxflowError
 from straxflow.orphans import stop_processes
 from straxflow.plan import standing
 from straxflow.receipts import State
-from straxflow.rundb.claims import Claimer
+from straxflow.rundb.claims import Claimer, wanted_products
 from straxflow.rundb.client import RunDb
 from straxflow.rundb.pending import readable
 from straxflow.rundb.rundoc import Run
@@ -50,7 +50,8 @@ def _give_one_back(claimer: Claimer, config: Config, state: State, run: Run, bat
     attempts.complete_open(state, run.id, batch)
     claim = claimfile.read(state, run.id)
     if claim and claim.token == token:
-        stands = standing(config, state, run.id, run.facts.mode, since=claim.made)
+        products = wanted_products(run.campaign(claimer.campaign))
+        stands = standing(config, state, run.id, run.facts.mode, since=claim.made, products=products)
         if stands.state == "done":
             claimer.release(run.object_id, token, stands)
             return

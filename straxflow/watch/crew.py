@@ -14,7 +14,8 @@ from straxflow.rundb.client import Document, RunDb
 from straxflow.slurm import cancel_jobs
 from straxflow.watch import invocations, report
 from straxflow.watch.aftermath import give_back, stop_leftovers
-from straxflow.watch.decide import Seen, Start, Stop, Tell
+from straxflow.watch.decide import Seen, Stop, Tell
+from straxflow.watch.due import Work
 from straxflow.watch.hold import Hold
 from straxflow.watch.invocations import Running
 from straxflow.watch.reading import Reading
@@ -66,21 +67,21 @@ class Crew:
         # numbers of different experiments say nothing of which run is newer
         return [replace(one.seen, newest=None) if several else one.seen for one in self.running]
 
-    def start(self, order: Start, run: str) -> None:
-        """Start an invocation for a run that is due; what is in the way is told, and a pause made."""
+    def start(self, work: Work) -> None:
+        """Start an invocation for what is due; what is in the way is told, and a pause made."""
         try:
             check_folders(self.reading.config, self.state)
-            one = invocations.start(self.state, self.reading, self.campaign, order.newer_than)
+            one = invocations.start(self.state, self.reading, self.campaign, work.most)
         except (StraxflowError, OSError) as error:
             self.failed += 1
             pause_s = self.hold.begin()
             self.troubles.there("start", f"no invocation can be started: {error}", f"again in {pause_s:.0f} s")
             return
-        one.due_run = run
+        one.due_run = work.run
         self.running.append(one)
         self.started += 1
-        which = "" if order.newer_than is None else f", for runs newer than {order.newer_than}"
-        log.info("invocation %s begins (pid %d%s): run %s is due", one.batch, one.owner.pid, which, run)
+        few = "" if work.most is None else f", for {work.most} that cannot wait"
+        log.info("invocation %s begins (pid %d%s): run %s is due", one.batch, one.owner.pid, few, work.run)
 
     def tell(self, order: Tell, stop: Stop) -> None:
         """Tell an invocation what a decision says."""

@@ -50,7 +50,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Start:
-    """Start an invocation; with `newer_than`, for newer runs only."""
+    """Start an invocation; with `newer_than`, for newer runs only, and those that go before all others."""
 
     newer_than: int | None = None
 

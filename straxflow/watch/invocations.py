@@ -45,7 +45,6 @@ class Record(BaseModel):
     batch: str
     owner: dict[str, str | int]
     log: str
-    newer_than: int | None = None
     started: AwareDatetime = Field(default_factory=now)
 
 
@@ -157,8 +156,8 @@ def command(profile: Path | str) -> list[str]:
     return [sys.executable, "-m", "snakemake", "--profile", str(profile)]
 
 
-def start(state: State, reading: Reading, campaign: str, newer_than: int | None) -> Running:
-    """Start an invocation.
+def start(state: State, reading: Reading, campaign: str, most: int | None = None) -> Running:
+    """Start an invocation, which claims so many runs at most.
 
     Raises:
         OSError: if its files cannot be written or no process be started.
@@ -169,12 +168,12 @@ def start(state: State, reading: Reading, campaign: str, newer_than: int | None)
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}"
     environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     environment |= {BATCH: batch, CAMPAIGN: campaign, "PATH": path}
-    record = Record(batch=batch, owner={}, log=f"logs/batches/{batch}.snakemake.log", newer_than=newer_than)
+    record = Record(batch=batch, owner={}, log=f"logs/batches/{batch}.snakemake.log")
     words = state.folder / record.log
     words.parent.mkdir(parents=True, exist_ok=True)
     with words.open("ab") as output:
         process = subprocess.Popen(
-            command(reading.write(folder, newer_than)),
+            command(reading.write(folder, most)),
             cwd=workflow_folder(), env=environment, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip

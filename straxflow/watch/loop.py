@@ -14,11 +14,10 @@ from straxflow.errors import ConfigError, RunDbError, StraxflowError
 from straxflow.folders import check_folders
 from straxflow.receipts import State, now
 from straxflow.rundb.client import Document, RunDb
-from straxflow.rundb.pending import Due
 from straxflow.watch import report
 from straxflow.watch.crew import Crew
 from straxflow.watch.decide import End, Facts, Start, Stop, decide, room
-from straxflow.watch.due import look_for_work
+from straxflow.watch.due import Work, look_for_work
 from straxflow.watch.hold import Hold
 from straxflow.watch.housekeeping import DAY_S, tidy
 from straxflow.watch.lease import Lease, in_words
@@ -39,7 +38,7 @@ class Watcher:
     campaign: str
     once: bool = False
     stop: Stop = Stop.NO
-    _due: Due = field(default_factory=lambda: Due(None))
+    _due: Work = field(default_factory=Work)
     _link: Link = field(default_factory=Link)
     _wake: threading.Event = field(default_factory=threading.Event)
     _troubles: Troubles = field(default_factory=Troubles)
@@ -88,7 +87,7 @@ class Watcher:
             if isinstance(action, End):
                 return True
             if isinstance(action, Start):
-                self.crew.start(action, self._due.run or "")
+                self.crew.start(self._due)
             else:
                 self.crew.tell(action, self.stop)
         for text in self._troubles.lasting(self.config.watch.stall_s, ("rundb", "start")):
@@ -123,17 +122,18 @@ class Watcher:
 
     def _ask(self, db: RunDb) -> bool | None:
         """Whether a run is due for which there is room now; None if that was not asked."""
-        start = room(self.crew.seen, self.config.watch)
-        if start is None:
+        place = room(self.crew.seen, self.config.watch)
+        if place is None:
             return None
         alive = [one.batch for one in self.crew.running]
-        self._due = look_for_work(db, self.config, self.campaign, alive, start.newer_than)
+        self._due = look_for_work(db, self.config, self.campaign, alive, place.newer_than)
         self._polled = now()
         if self._due.held:
             self._troubles.there("held", self._due.held, "nothing is started")
         else:
             self._troubles.over("held", "runs may be claimed again")
-        return self._due.start and not self.crew.hold.keeps(self._due.run)
+        start = self._due.run is not None and self._due.held is None
+        return start and not self.crew.hold.keeps(self._due.run)
 
     def _hold_lease(self, db: RunDb) -> bool:
         """Whether this watcher is the one that acts; tries to become it, or stays it."""

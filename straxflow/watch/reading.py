@@ -45,11 +45,11 @@ class Reading:
             self.say("the configuration changed: the new one is in force")
         self.config, self._settings, self._profile = config, settings, profile
 
-    def write(self, folder: Path, newer_than: int | None = None) -> Path:
-        """Write profile and configuration for one invocation into a folder; with `newer_than`, for newer runs only."""
+    def write(self, folder: Path, most: int | None = None) -> Path:
+        """Write profile and configuration for one invocation into a folder; it claims so many runs at most."""
         settings = dict(self._settings)
-        if newer_than is not None:
-            settings["runs"] = {**settings["runs"], "min_run_number": newer_than + 1}
+        if most is not None:
+            settings["claim"] = {**(settings.get("claim") or {}), "max_runs": most}
         kept = {name: value for name, value in self._profile.items() if name not in ("config", "configfiles")}
         files = {
             "settings.yaml": settings,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -157,6 +157,11 @@ def tell_parts(site: Site, number: int, ended: datetime) -> None:
     )
 
 
+def turn(site: Site, position: Literal["on", "off"]) -> None:
+    with connect(site.config) as db:
+        set_switch(db, site.config, position)
+
+
 def cmdline(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -167,36 +172,38 @@ def cmdline(pid: int) -> bytes:
 def test_brings_runs_in_side_by_side_keeps_room_for_newer_ones_and_drains(site: Site) -> None:
     go = site.folder / "go"
     site.configure(products=waiting(go), claim={"max_runs": 1}, watch={"max_invocations": 2})
-    for number in (1, 2, 3):
+    for number in (1, 2, 3, 4):
         take(site, number)
     with watch(site) as one:
-        one.until(lambda: begun(site, 3, "process"))
-        # the other two are a backlog now, and the second place is kept for newer runs
-        take(site, 4)
+        one.until(lambda: begun(site, 4, "process"))
+        # the others are a backlog now, for which the second place is not there
+        site.configure(claim={"max_runs": 9})
+        one.says("the new one is in force")
+        turn(site, "off")
+        site.runs.update_one({"number": 2}, {"$push": {"tags": {"name": "prioritize"}}})
+        take(site, 5)
+        turn(site, "on")
         ended = datetime.now(UTC)
-        one.until(lambda: begun(site, 4), 40)
-        assert "for runs newer than 3): run 000004 is due" in one.output
-        one.until(
-            lambda: {b["batch"]: b["claimed"] for b in lease(site)["invocations"]} == dict.fromkeys(batches(site), 1)
-        )
-        tell_parts(site, 4, ended)
+        one.until(lambda: begun(site, 5) and begun(site, 2), 60)
+        assert "for 2 that cannot wait): run 000002 is due" in one.output
+        one.until(lambda: [b["claimed"] for b in lease(site)["invocations"]] == [1, 2])
+        tell_parts(site, 5, ended)
         # an end is asked for: what runs is finished, nothing more is begun
         one.process.send_signal(signal.SIGTERM)
         one.says("told to finish")
         go.touch()
         assert one.process.wait(60) == 0, one.words()
     assert len(batches(site)) == 2
-    assert {site.status(number) for number in (1, 2, 3, 4)} <= {None, "pending"}
-    assert not [n for n in (3, 4) if "claim" in site.doc(n)["straxflow"]["online"]]
+    assert {site.status(number) for number in (1, 2, 3, 4, 5)} <= {None, "pending"}
+    assert not [n for n in (2, 4, 5) if "claim" in site.doc(n)["straxflow"]["online"]]
     assert lease(site)["owner"] is None
     assert not list((site.state().folder / "watch").iterdir())
 
-    site.configure(claim={"max_runs": 9})
     with watch(site, "--once") as one:
         assert one.process.wait(90) == 0, one.words()
-    assert done(site, 1, 2, 3, 4)()
+    assert done(site, 1, 2, 3, 4, 5)()
     assert len(batches(site)) == 3
-    assert "4 runs claimed; 4 done" in (site.state().folder / "logs/watch.log").read_text()
+    assert "5 runs claimed; 5 done" in (site.state().folder / "logs/watch.log").read_text()
 
 
 def test_a_preview_changes_nothing(site: Site) -> None:
@@ -316,15 +323,13 @@ def test_a_broken_configuration_a_mended_one_and_the_switch(quick: Site) -> None
         assert one.output.count("is not valid") == 1
         file.write_text(good.replace("min_run_number: 1", "min_run_number: 5"))
         one.says("the new one is in force")
-        with connect(site.config) as db:
-            set_switch(db, site.config, "off", "cleaning")
+        turn(site, "off")
         take(site, 2)
         take(site, 6)
         one.says("auto_processing is off")
         time.sleep(1)
         assert len(batches(site)) == 1
-        with connect(site.config) as db:
-            set_switch(db, site.config, "on")
+        turn(site, "on")
         one.until(lambda: reached(site, 6))
         assert one.end() == 0
     assert site.status(2) is None

@@ -162,13 +162,13 @@ def test_an_invocation_gets_its_own_copy_of_profile_and_configuration(source: So
     reading = Reading(source, {}, print)
     folder = tmp_path / "one"
     folder.mkdir()
-    reading.write(folder, newer_than=41)
+    reading.write(folder, most=4)
     profile = yaml.safe_load((folder / "config.yaml").read_text())
     assert profile["configfile"] == str(folder / "settings.yaml")
     assert (profile["cores"], profile["nolock"], profile["ignore-incomplete"]) == (3, True, True)
     assert "config" not in profile
     made = Source(str(folder)).load()
-    assert made.runs.min_run_number == 42
+    assert made.claim.max_runs == 4
     assert made.head_node == ["transfer"]
     assert (folder / "settings.yaml").stat().st_mode & 0o777 == 0o600
     reading.write(folder)

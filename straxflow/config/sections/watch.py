@@ -13,7 +13,7 @@ class Watch(Section):
     max_invocations: Count = Field(
         3,
         description="Snakemake invocations at once, at most. With two or more, the last one is kept for runs that are "
-        "newer than all that are being worked on, so that a backlog never makes a new run wait.",
+        "newer than all that are being worked on, or tagged `prioritize`: a backlog never makes a new run wait.",
     )
     poll_s: Seconds = Field(2, description="How often the run database is asked whether something is due, in seconds.")
     lease_s: float = Field(
