@@ -27,9 +27,10 @@ class Extent:
         runs = f"{self.runs} run{'s' * (self.runs != 1)}"
         if not self.known:
             return f"{runs}; how many bytes and CPU hours is not known: there are no receipts of them"
-        size = f"{self.bytes / 1e12:.2f} TB" if self.bytes >= 1e12 else f"{self.bytes / 1e9:.2f} GB"
+        factor, unit = next(((f, u) for f, u in ((1e12, "TB"), (1e9, "GB")) if self.bytes >= f), (1e6, "MB"))
+        cpu = f"{self.cpu_hours:.1f}" if self.cpu_hours >= 0.1 else "less than 0.1"
         about = "" if self.known == self.runs else f" (about, by the receipts of {self.known} of them)"
-        return f"{runs}, {size}, {self.cpu_hours:.3g} CPU hours{about}"
+        return f"{runs}, {self.bytes / factor:.1f} {unit}, {cpu} CPU hours{about}"
 
     def as_json(self) -> dict[str, Any]:
         """For --json."""

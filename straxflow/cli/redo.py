@@ -13,12 +13,12 @@ from straxflow.cli import confirm
 from straxflow.cli.changes import one_line, run_words
 from straxflow.cli.site import Site, open_site
 from straxflow.cli.start import snakemake
-from straxflow.config import STEPS
+from straxflow.config import LIVE, STEPS
 from straxflow.errors import ClaimLost, RunDbError
 from straxflow.extent import measure
-from straxflow.goals import product_of
+from straxflow.goals import goals, product_of
 from straxflow.hold import held
-from straxflow.plan import final_receipts
+from straxflow.receipts import Registered
 from straxflow.rundb.chosen import Chosen, choose
 from straxflow.rundb.client import RunDb, connect
 from straxflow.rundb.orders import Orders
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             actions.record(db, site.config, site.campaign, doing, [one.id for one in done], arguments.reason)
     _tell(arguments, site, {one.id: plans[one.id] for one in done}, problems)
     if done and not arguments.dry_run and not arguments.no_run:
-        snakemake(arguments, site, [target for one in done for target in _targets(site, one)])
+        snakemake(arguments, site, [target for one in done for target in _targets(site, one, plans[one.id])])
     return 1 if problems else 0
 
 
@@ -84,8 +84,13 @@ def _receipts(site: Site, run: Chosen, step: str, product: str | None) -> list[P
     return receipts
 
 
-def _targets(site: Site, run: Chosen) -> list[str]:
-    return final_receipts(site.config, run.id, str(run.document.get("mode")))
+def _targets(site: Site, run: Chosen, receipts: Sequence[Path]) -> list[str]:
+    """What makes these receipts anew, and nothing else of the run."""
+    mode, names = str(run.document.get("mode")), {path.parent.name for path in receipts}
+    targets = [] if LIVE not in names else [f"runs/{run.id}/{LIVE}/{Registered.name}"]
+    targets += goals(site.config, run.id, mode, sorted(names - {LIVE, run.id})) if names - {LIVE, run.id} else []
+    released = site.state.released(run.id)
+    return [*targets, *([f"runs/{run.id}/{released.name}"] if released in receipts else [])]
 
 
 def _set_aside(db: RunDb, site: Site, arguments: argparse.Namespace, run: Chosen, receipts: Sequence[Path]) -> None:

@@ -101,6 +101,9 @@ def test_redo_a_product_whose_data_are_the_same(site: Site) -> None:
     with connect(site.config) as db:
         assert actions.of_run(db, "online", "000001")[0].command == "redo from process of raw"
     assert len(site.doc(1)["data"]) == 4  # live twice, raw, sums: none was added
+    little = straxflow(site, "redo", "1", "--from", "register", "--product", "sums")
+    assert set(little.jobs) == {"register 000001/sums", "release 000001"}
+    assert site.status(1) == "done"
 
 
 def test_redo_whose_data_differ_leaves_the_stored_ones(site: Site) -> None:

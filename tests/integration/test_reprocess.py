@@ -122,6 +122,7 @@ def test_from_stored_products_when_live_data_are_gone(site: Site) -> None:
 
 
 def test_pause_resume_cancel_and_a_source_that_is_missing(site: Site) -> None:
+    site.configure(failures={"backoff_s": 600})
     for number in (1, 2, 3):
         site.take(number, size_mb=0.3)
     assert site.snakemake("runs/000001/raw/registered.json", "runs/000002/raw/registered.json").code == 0
@@ -133,7 +134,7 @@ def test_pause_resume_cancel_and_a_source_that_is_missing(site: Site) -> None:
     assert idle.code == 0
     assert idle.jobs == []
     assert "2 of 2 runs changed" in reprocess(site, "--resume", "--runs", "2-3").output
-    done = work(site)
+    done = straxflow(site, "--profile", "local", "--campaign", "v5", "watch", "--once", "--poll", "0.5")
     assert done.code == 0, done.output
     assert site.status(2, "v5") == "done"
     told = status(site)
