@@ -94,7 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
     lost = any(plan.missing for plan in plans)
     if wanted and not (arguments.json and arguments.dry_run):
         snakemake(arguments, site, wanted, arguments.dry_run)
-    return 1 if problems or lost else 0
+    # of a range some runs may have nothing of it; if none has, it was not what was meant
+    nothing = not any(plan.targets or plan.stored for plan in plans)
+    return 1 if problems or lost or nothing else 0
 
 
 def _targets(words: Sequence[str]) -> list[str]:
