@@ -15,11 +15,12 @@ from straxflow.batch import Batch, config_file
 from straxflow.campaigns import source_state
 from straxflow.config import LIVE, Config, Resources
 from straxflow.errors import StraxflowError
+from straxflow.expected import rate_of, rated_bytes
 from straxflow.folders import check_folders
 from straxflow.fsio import write_atomic
 from straxflow.invocation import Invocation
 from straxflow.permissions import apply_umask
-from straxflow.plan import wanted_of
+from straxflow.plan import RECEIPTS, wanted_of
 from straxflow.receipts import Processed, Registered, RunFacts, State, Transferred
 from straxflow.rundb.rundoc import query_for
 from straxflow.servers import Servers
@@ -56,6 +57,7 @@ class Flow:
         self._begun = False
         self._finished = False
         self._bytes: dict[str, int] = {}
+        self._ranks: dict[str, int] = {}
 
     def begin(self, targets: Sequence[str], settings: Mapping[str, Any], processes_here: bool) -> None:
         """Check the folders, claim what explicit targets need, and keep the leases from now on.
@@ -108,6 +110,7 @@ class Flow:
     def receipts_of_batch(self, batch_file: str) -> list[str]:
         """All receipts of the runs of a batch."""
         batch = Batch.model_validate_json(Path(batch_file).read_text(encoding="utf-8"))
+        self._ranks = {run.run: len(batch.runs) - place for place, run in enumerate(batch.runs)}
         if batch.runs and self._begun and self._processes_here:
             # it does its imports while the first data come in
             self._servers.start_strax()
@@ -143,10 +146,30 @@ class Flow:
             self._facts[run] = self.state.facts(run) if known else self.invocation.facts(run)
         return self._facts[run]
 
-    def threads(self, product: str) -> int:
+    def priority(self, run: str) -> int:
+        """The priority of a run's jobs: runs that were claimed first are worked on first, and to their end."""
+        return self._ranks.get(run, 0)
+
+    def threads(self, product: str, run: str) -> int:
         """Threads of a process job: as many as strax has workers, unless more are asked for."""
         chosen = self.config.products[product]
-        return max(chosen.workers or self.config.strax.workers, self._resources("process", product).threads)
+        return max(chosen.workers or self.config.strax.workers, self._resources("process", product, run).threads)
+
+    def partition(
+        self, step: str, run: str, product: str | None, attempt: int, inputs: Sequence[str], together: Sequence[str]
+    ) -> str | None:
+        """The Slurm partition for an attempt of a step; steps that share one batch job (`together`) have one too.
+
+        Raises:
+            FileNotFoundError: as `resource`.
+        """
+        if step not in together:
+            minutes = self.resource(step, "runtime_min", run, product, attempt, inputs)
+        else:
+            products = self.config.products_for(self._facts_of(run).mode)
+            jobs = [(s, p) for s in together for p in (products if s in RECEIPTS else [None])]
+            minutes = sum(self.resource(s, "runtime_min", run, p, attempt, inputs) for s, p in jobs)
+        return self.config.resources.partition_for(minutes)
 
     def resource(self, step: str, name: str, run: str, product: str | None, attempt: int, inputs: Sequence[str]) -> int:
         """MB of memory or minutes of run time for an attempt (1, 2, ...) of a step.
@@ -155,7 +178,7 @@ class Flow:
             FileNotFoundError: naming an input that is not made yet, while the size of the run is unknown;
                 snakemake asks again later.
         """
-        wanted = self._resources(step, product)
+        wanted = self._resources(step, product, run)
         base: int = getattr(wanted, name)
         per_gb: float = getattr(wanted, f"{name}_per_gb")
         try:
@@ -164,10 +187,16 @@ class Flow:
             gigabytes = 0  # an unreadable receipt fails the step that reads it, not the planning of all others
         return int((base + per_gb * gigabytes) * attempt)
 
-    def _resources(self, step: str, product: str | None) -> Resources:
+    def _resources(self, step: str, product: str | None, run: str) -> Resources:
         own = self.config.products[product].resources if product and step == "process" else None
         chosen: Resources = own or getattr(self.config.resources, step)
-        return chosen
+        return chosen.at_rate(self._rate(run)) if chosen.by_rate else chosen
+
+    def _rate(self, run: str) -> float | None:
+        try:
+            return rate_of(self._facts_of(run))
+        except StraxflowError:
+            return None  # what cannot be read fails the step that needs it, not the planning of all others
 
     def _live_bytes(self, run: str, inputs: Sequence[str]) -> int:
         if run not in self._bytes:
@@ -183,7 +212,3 @@ class Flow:
         return self._bytes[run]
 
 
-def rated_bytes(facts: RunFacts) -> int:
-    """Expected size of the live data: the DAQ's average rate (MB/s a detector) times the run's length."""
-    rates = [r.get("avg") for r in facts.rate.values() if isinstance(r, dict)]
-    return int(sum(r for r in rates if isinstance(r, (int, float))) * 1e6 * facts.seconds)

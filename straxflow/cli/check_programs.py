@@ -88,14 +88,33 @@ def _slurm(site: Site) -> Iterator[Verdict]:
         if not shutil.which(program):
             yield failed("slurm", f"there is no {program} here", "start this on a submit host of the cluster")
             return
-    rows = [line.split() for line in _output(["sinfo", "--noheader", "--format=%R %a"]).splitlines()]
-    up = {row[0] for row in rows if len(row) == 2 and row[1] == "up"}
+    rows = [line.split() for line in _output(["sinfo", "--noheader", "--format=%R %a %l"]).splitlines()]
+    up = {row[0] for row in rows if len(row) == 3 and row[1] == "up"}
     yield ok("slurm", f"sinfo answers; partitions up: {', '.join(sorted(up)) or 'none'}")
     for name in sorted(_partitions(site.profile_settings)):
         if name not in up:
             known = {row[0] for row in rows if row}
             what = "is down" if name in known else "does not exist"
             yield failed("slurm", f"partition {name} {what}", f"correct slurm_partition in profile {site.profile}")
+    limits = {row[0]: minutes_of(row[2]) for row in rows if len(row) == 3 and row[1] == "up"}
+    for place, entry in enumerate(site.config.resources.partitions):
+        key = f"resources.partitions.{place}"
+        for name in entry.partition.split(","):
+            limit = limits.get(name)
+            if name not in up:
+                yield failed("slurm", f"partition {name} is not up, or does not exist", f"correct {key}")
+            elif limit is not None and entry.up_to_min is not None and entry.up_to_min > limit:
+                text = f"partition {name} allows {limit:g} minutes, and {key} gives it jobs of {entry.up_to_min}"
+                yield failed("slurm", text, "these would wait for ever: lower up_to_min")
+
+
+def minutes_of(limit: str) -> float | None:
+    """A time limit as Slurm writes it (`30:00`, `1-12:00:00`, `infinite`), in minutes; None if there is none."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
+    if not found:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return 24 * 60 * days + 60 * hours + minutes + seconds / 60
 
 
 def _partitions(profile: Mapping[str, Any]) -> set[str]:

@@ -7,10 +7,12 @@ import socket
 import time
 from pathlib import Path
 
+from straxflow.config import Config
 from straxflow.daqfolder import run_place
 from straxflow.digests import Manifest, digest_file, hash_tree
-from straxflow.errors import Damaged, StepFailed
-from straxflow.fsio import incoming_name, is_incoming_of, owner_is_dead, remove_tree
+from straxflow.errors import Damaged, Retryable, StepFailed
+from straxflow.expected import rated_bytes
+from straxflow.fsio import incoming_name, is_incoming_of, owner_is_dead, remove_tree, walk_files
 from straxflow.livedata import LiveExpectation, LiveReport, NotComplete, check_live_data, is_complete
 from straxflow.livedata.partial import keep_good
 from straxflow.permissions import grant
@@ -20,6 +22,7 @@ from straxflow.slots import slot
 from straxflow.steps.job import Job, Step, log
 from straxflow.transport.pull import pull
 from straxflow.transport.rsync import Place
+from straxflow.transport.store import space_of
 
 POLL_S = 5.0
 
@@ -31,6 +34,7 @@ def transfer(job: Job) -> Transferred:
     earlier = [p for p in config.folders.live.iterdir() if is_incoming_of(p.name, job.run)]
     incoming = config.folders.live / incoming_name(job.run)
     links = [*earlier, *([final] if final.is_dir() else [])]
+    _check_room(config, facts, links)
     try:
         began = time.monotonic()
         manifest, waited = _bring_whole(job, facts, incoming, links)
@@ -78,6 +82,26 @@ def _keep_good(facts: RunFacts, partial: Partial, folder: Path, manifest: Manife
         partial.by, partial.chunks, len(kept), len(manifest.files) - len(kept))  # fmt: skip
     rows = [(file.path, file.size, file.digest) for file in sorted([*kept, *made_rows])]
     return Manifest.from_rows(manifest.algorithm, rows), made
+
+
+def _check_room(config: Config, facts: RunFacts, here: list[Path]) -> None:
+    """Make sure that a run of the expected size fits; what arrived `here` before is only linked.
+
+    Raises:
+        Retryable: if it does not: a disk that runs full stops all transfers, and more.
+    """
+    free = space_of(config.folders.live).free
+    expected = rated_bytes(facts)
+    least = config.disks.live.min_free_gb * 1e9
+    if free - expected >= least:
+        return
+    expected -= sum(size for folder in here for _, size in walk_files(folder))
+    if free - max(expected, 0) < least:
+        raise Retryable(
+            f"run {facts.run}: does not fit on the disk of {config.folders.live}: {max(expected, 0) / 1e9:.3g} GB are "
+            f"expected by its rate, {free / 1e9:.4g} GB are free, and disks.live.min_free_gb is "
+            f"{config.disks.live.min_free_gb:g}; tried again later"
+        )
 
 
 def _source(job: Job) -> Place:

@@ -1,6 +1,7 @@
 """init, check and status on a site with a real run database, a DAQ and a store over ssh, and a Slurm."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -177,6 +178,8 @@ def test_check_of_slurm(
 ) -> None:
     straxflow(capsys, "init")
     lab.settings["steps"] = ["transfer"]
+    table = [{"up_to_min": 10**6, "partition": "short"}, {"partition": "huge"}]
+    lab.settings["resources"] = {"partitions": table}
     lab.save()
     for name, value in slurm.env.items():
         monkeypatch.setenv(name, value)
@@ -194,7 +197,9 @@ def test_check_of_slurm(
     assert "snakemake-executor-plugin-slurm 2." in out
     assert "partitions up: long, short" in out
     assert "partition shrot does not exist" in out
-    assert out.count("FAILED") == 1
+    assert re.search(r"partition short allows \d+ minutes, and resources.partitions.0 gives it jobs of 1000000", out)
+    assert "partition huge is not up, or does not exist" in out
+    assert out.count("FAILED") == 3
     assert all(line.startswith(("ok ", "warning ", "FAILED ", " ")) for line in out.splitlines())
 
 

@@ -330,3 +330,35 @@ def test_the_switch_stops_claims_but_not_what_a_person_names(site: Site) -> None
     assert "auto_processing is off" in result.output
     assert "runs that were named are worked on all the same" in result.output
     assert [site.status(1), site.status(2)] == ["done", None]
+
+
+def test_jobs_go_by_the_order_of_claiming_to_the_partition_for_their_time(site: Site) -> None:
+    table = [{"up_to_min": 60, "partition": "short"}, {"partition": "long"}]
+    site.configure(resources={"partitions": table, "process": {"runtime_min": 50}, "transfer": {"runtime_min": 70}})
+    for number in (1, 2, 3):
+        site.take(number, size_mb=0.5)
+    site.runs.update_one({"number": 2}, {"$set": tag("prioritize")})
+    result = site.snakemake("--cores", "1", env={"STRAXFLOW_TEST": "1"})
+    assert result.code == 0, result.output
+    begun = [job.split()[1].split("/")[0] for job in result.jobs]
+    assert list(dict.fromkeys(begun)) == ["000002", "000003", "000001"], result.jobs
+    asked = re.findall(r"^(?:local)?rule (\w+):(?:\n .*)*?\n    resources: (.*)$", result.output, re.M)
+    partitions = {
+        (rule, re.findall(r"slurm_partition=(\w+)", resources)[0]) for rule, resources in asked if "slurm" in resources
+    }
+    assert partitions == {("transfer", "long"), ("process", "short"), ("checksum", "short"), ("move_out", "short")}
+    # each run's jobs come before those of the next
+    assert begun == sorted(begun, key=["000002", "000003", "000001"].index), result.jobs
+
+
+def test_a_run_that_does_not_fit_waits(site: Site) -> None:
+    site.take(1)
+    site.runs.update_one({"number": 1}, {"$set": {"rate": {"demo": {"avg": 1e9}}}})
+    result = site.snakemake("--retries", "0")
+    assert result.code == 1
+    assert re.search(r"run 000001: does not fit on the disk of .*: .* GB are expected by its rate", result.output)
+    assert (site.status(1), site.reason(1).startswith("transfer of live: run 000001: does not fit")) == (
+        "pending",
+        True,
+    )
+    assert site.doc(1)["straxflow"]["online"]["waits"] == 1

@@ -114,7 +114,9 @@ def check_done(site: Site, number: int, products: int) -> None:
 
 def test_previews_then_brings_whole_runs_in_as_one_job_each_without_the_database(cluster: Cluster) -> None:
     site = cluster.site
-    site.configure(products=STRAX)
+    # each step alone would be a short job; the batch job that does all of a run is none
+    table = [{"up_to_min": 100, "partition": "short"}, {"partition": "long"}]
+    site.configure(products=STRAX, resources={"partitions": table})
     cluster.profile(groups=GROUPS, config={"head_node": ["transfer"]})
     for number in (1, 2):
         site.take(number)
@@ -134,6 +136,7 @@ def test_previews_then_brings_whole_runs_in_as_one_job_each_without_the_database
     assert result.code == 0, result.output
     jobs = cluster.jobs()
     assert len(jobs) == 2, jobs  # the transfers ran here
+    assert {job["Partition"] for job in jobs} == {"long"}
     noted = set(seen.read_text().splitlines())
     assert {f"job {job['JobId']}" for job in jobs} <= noted
     assert f"connects to port {site.rundb.port}" not in noted  # only the main process asks the run database

@@ -404,3 +404,10 @@ def test_status_takes_runs_in_any_form(site: Site, tmp_path: Path, capsys: pytes
         assert [run["run"] for run in json.loads(capsys.readouterr().out)["runs"]] == expected
     assert straxflow("status", "0932") == 2
     assert "did you mean '000932'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("limit", "minutes"), [("30:00", 30), ("4:00:00", 240), ("1-12:00:00", 2160), ("0:30", 0.5), ("infinite", None)]
+)
+def test_time_limits_of_partitions(limit: str, minutes: float | None) -> None:
+    assert check_programs.minutes_of(limit) == minutes

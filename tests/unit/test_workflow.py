@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from straxflow.batch import Batch, BatchRun, campaign_name, runs_in_targets
 from straxflow.config import Config
+from straxflow.config.sections.resources import StepResources
 from straxflow.errors import StraxflowError
+from straxflow.expected import rated_bytes
 from straxflow.receipts import RunFacts, State, Transferred, write
-from straxflow.workflow import Flow, quiet_errors, rated_bytes
+from straxflow.workflow import Flow, quiet_errors
 
 RUN = "000001"
 START = datetime(2026, 1, 2, tzinfo=UTC)
@@ -73,7 +75,7 @@ def test_an_unreadable_receipt_stops_no_planning(tmp_path: Path) -> None:
 
 def test_threads_are_what_strax_uses(tmp_path: Path) -> None:
     chosen = flow(tmp_path)
-    assert (chosen.threads("raw"), chosen.threads("peaks")) == (3, 5)
+    assert (chosen.threads("raw", RUN), chosen.threads("peaks", RUN)) == (3, 5)
 
 
 def test_where_a_product_comes_from(tmp_path: Path) -> None:
@@ -137,3 +139,57 @@ def test_no_campaign(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("STRAXFLOW_CAMPAIGN", value)
     with pytest.raises(StraxflowError, match="letters, digits and _ only"):
         campaign_name()
+
+
+BY_RATE = [{"up_to_mb_s": 20, "mem_mb": 200, "threads": 4}, {"up_to_mb_s": 50, "mem_mb": 500}]
+
+
+@pytest.mark.parametrize(
+    ("rate", "mem_mb", "threads"), [(1.0, 200, 4), (20.0, 200, 4), (21.0, 500, 3), (51.0, 100, 3), (None, 100, 3)]
+)
+def test_resources_follow_the_data_rate(tmp_path: Path, rate: float | None, mem_mb: int, threads: int) -> None:
+    own = {"mem_mb": 100, "threads": 3, "by_rate": BY_RATE}
+    chosen = flow(tmp_path, products={"raw": {"from": "live", "resources": own}})
+    write(chosen.state.run(RUN) / "run.json", facts(**({} if rate is None else {"demo": {"avg": rate}})))
+    assert chosen.resource("process", "mem_mb", RUN, "raw", 1, []) == mem_mb
+    assert chosen.threads("raw", RUN) == threads
+
+
+def test_short_jobs_go_to_the_short_partition(tmp_path: Path) -> None:
+    table = [{"up_to_min": 60, "partition": "short"}, {"up_to_min": 300, "partition": "day"}, {"partition": "long"}]
+    steps = {"process": {"runtime_min": 20, "runtime_min_per_gb": 10}, "checksum": {"runtime_min": 10}}
+    chosen = flow(tmp_path, resources={"partitions": table, **steps}, products={"raw": {"from": "live"}})
+    # 20 MB/s for 100 s: 2 GB
+    write(chosen.state.run(RUN) / "run.json", facts(demo={"avg": 20.0}))
+
+    def partition(attempt: int, *together: str) -> str | None:
+        return chosen.partition("process", RUN, "raw", attempt, [], together)
+
+    assert [partition(attempt) for attempt in (1, 2, 8)] == ["short", "day", "long"]
+    # one batch job does all that
+    assert partition(1, "process", "checksum") == "short"
+    assert partition(1, "process", "checksum", "move_out") == "day"
+    assert chosen.partition("checksum", RUN, "raw", 1, [], ["process", "checksum", "move_out"]) == "day"
+    assert flow(tmp_path / "other").partition("process", RUN, "raw", 1, [RUN], ()) is None
+
+
+def test_tables_must_be_sorted() -> None:
+    def refuse(words: str, **resources: Any) -> None:
+        with pytest.raises(ValueError, match=words):
+            StepResources.model_validate(resources)
+
+    for table in ([{"partition": "a"}, {"partition": "b"}], [{"up_to_min": 3, "partition": "a"}]):
+        refuse("the last one, and only that, must have no up_to_min", partitions=table)
+    refuse(
+        "up_to_min 2 stands behind 3; sort it",
+        partitions=[{"up_to_min": 3, "partition": "a"}, {"up_to_min": 2, "partition": "b"}, {"partition": "c"}],
+    )
+    refuse("up_to_mb_s 20 stands behind 50; sort it", process={"by_rate": BY_RATE[::-1]})
+
+
+def test_runs_that_were_claimed_first_go_first(tmp_path: Path) -> None:
+    runs = [BatchRun(run=f"{n:06d}", number=n, mode="led", token=1) for n in (5, 9, 8)]
+    (tmp_path / "b.json").write_text(Batch(batch="b", campaign="online", runs=runs).model_dump_json())
+    chosen = flow(tmp_path)
+    chosen.receipts_of_batch(str(tmp_path / "b.json"))
+    assert [chosen.priority(run) for run in ("000005", "000009", "000008", "000001")] == [3, 2, 1, 0]

@@ -8,8 +8,10 @@ rule checksum:
         "logs/{run}/{product}.checksum.log",
     benchmark:
         "benchmarks/{run}/{product}.checksum.tsv"
+    priority: priority
     threads: CONFIG.resources.checksum.threads
     resources:
+        **partition("checksum"),
         mem_mb=resource("checksum", "mem_mb"),
         runtime=resource("checksum", "runtime_min"),
     shell:

@@ -95,6 +95,29 @@ def resource(step, name):
     return amount
 
 
+def partition(step):
+    """The Slurm partition, if the configuration has a table of them."""
+    if not CONFIG.resources.partitions:
+        return {}
+
+    def name(wildcards, input, attempt):
+        return FLOW.partition(
+            step,
+            wildcards.run,
+            getattr(wildcards, "product", None),
+            attempt,
+            input,
+            list(workflow.group_settings.overwrite_groups or ()),
+        )
+
+    return {"slurm_partition": name}
+
+
+def priority(wildcards):
+    """Jobs of runs that were claimed first go first."""
+    return FLOW.priority(wildcards.run)
+
+
 def begin():
     """Claim the runs of explicitly named targets and keep the leases; an error here stops before any job."""
     atexit.register(FLOW.finish)

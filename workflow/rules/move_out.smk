@@ -8,8 +8,10 @@ rule move_out:
         "logs/{run}/{product}.move_out.log",
     benchmark:
         "benchmarks/{run}/{product}.move_out.tsv"
+    priority: priority
     threads: CONFIG.resources.move_out.threads
     resources:
+        **partition("move_out"),
         mem_mb=resource("move_out", "mem_mb"),
         runtime=resource("move_out", "runtime_min"),
     shell:

@@ -8,8 +8,10 @@ rule process:
         "logs/{run}/{product}.process.log",
     benchmark:
         "benchmarks/{run}/{product}.process.tsv"
-    threads: lambda wildcards: FLOW.threads(wildcards.product)
+    priority: priority
+    threads: lambda wildcards: FLOW.threads(wildcards.product, wildcards.run)
     resources:
+        **partition("process"),
         mem_mb=resource("process", "mem_mb"),
         runtime=resource("process", "runtime_min"),
     shell:

@@ -8,5 +8,6 @@ rule register:
         "logs/{run}/{product}.register.log",
     benchmark:
         "benchmarks/{run}/{product}.register.tsv"
+    priority: priority
     shell:
         "straxflow-step register {output} {log}"

@@ -8,5 +8,6 @@ rule release:
         "logs/{run}/release.log",
     benchmark:
         "benchmarks/{run}/release.tsv"
+    priority: priority
     shell:
         "straxflow-step release {output} {log}"

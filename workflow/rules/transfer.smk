@@ -8,8 +8,10 @@ rule transfer:
         "logs/{run}/live.transfer.log",
     benchmark:
         "benchmarks/{run}/live.transfer.tsv"
+    priority: priority
     threads: CONFIG.resources.transfer.threads
     resources:
+        **partition("transfer"),
         mem_mb=resource("transfer", "mem_mb"),
         runtime=resource("transfer", "runtime_min"),
         transfers=1,
@@ -27,5 +29,6 @@ rule register_live:
         "logs/{run}/live.register.log",
     benchmark:
         "benchmarks/{run}/live.register.tsv"
+    priority: priority
     shell:
         "straxflow-step register_live {output} {log}"
