@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import chain, memory, overhead, preview, report, transfer
+from bench import chain, memory, mirror, overhead, preview, report, transfer
 from bench.result import Result
 from bench.site import Lab, lab
 from straxflow.config.load import ROOT
@@ -22,6 +22,7 @@ BENCHES: dict[str, Callable[[Lab, bool], Result]] = {
     "preview": preview.bench,
     "overhead": overhead.bench,
     "memory": memory.bench,
+    "mirror": mirror.bench,
 }
 PAGE = ROOT / "docs" / "performance.md"
 

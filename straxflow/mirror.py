@@ -11,24 +11,27 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
 
 from straxflow import claimfile
 from straxflow.config import Config
 from straxflow.errors import StraxflowError
-from straxflow.progress import CachedFiles
 from straxflow.receipts import State
 from straxflow.rundb import history
 from straxflow.rundb.client import RunDb, connect
-from straxflow.rundb.memory import Memory
+from straxflow.rundb.memory import Look, Memory
+from straxflow.runfiles import CachedFiles
 from straxflow.sync import at_start
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 """A run is written at most so often, and so soon after something happened to it."""
-LOOK_AGAIN_S = 30.0
-"""A job begins when the batch system says so: its run is looked at again and again, at last so often."""
+LOOK_AGAIN_S = (1.0, 30.0)
+"""A job begins when the batch system says so: its run is looked at again and again, first and at last so often."""
 MOST_RUNS = 5000
 PAUSE_S = (1.0, 60.0)
 """Pause after the database failed, first and longest."""
@@ -72,6 +75,7 @@ class Mirror:
         self._memories: dict[str, Memory] = {}
         self._files = CachedFiles()
         self._thread = threading.Thread(target=self._run, name="straxflow-mirror", daemon=True)
+        self.cpu_seconds = 0.0
 
     def start(self) -> None:
         """Begin to tell."""
@@ -83,7 +87,7 @@ class Mirror:
             if run not in self._jobs and len(self._jobs) >= MOST_RUNS:
                 return
             self._jobs[run] = max(self._jobs.get(run, 0) + begun, 0)
-            self._pause[run] = EVERY_S
+            self._pause[run] = LOOK_AGAIN_S[0]
             # put off so that what happens at once is written at once, but never further by the next hint
             self._due[run] = min(self._due.get(run, float("inf")), time.monotonic() + EVERY_S)
         self._wake.set()
@@ -106,6 +110,7 @@ class Mirror:
                 with connect(self.config) as db:
                     while not self._stop.is_set():
                         self._tell(db, self._take_due())
+                        self.cpu_seconds = time.thread_time()
                         pause = PAUSE_S[0]
                         self._wait()
             except Exception as error:
@@ -141,32 +146,46 @@ class Mirror:
 
     def _tell(self, db: RunDb, runs: Collection[str]) -> None:
         """Write what changed about these runs, all in one go."""
-        looks = []
+        looks: dict[str, Look] = {}
+        changed = set[str]()
+        writes: list[UpdateOne] = []
         try:
             for run in runs:
-                if memory := self._look_up(run):
-                    looks.append((run, memory.look(self._files)))
-            writes = [write for _, look in looks for write in look.writes]
+                memory = self._look_up(run)
+                guard = memory.guard(db) if memory else None
+                if memory and guard:
+                    look = looks[run] = memory.look(self._files)
+                    wanted = look.writes(guard)
+                    writes += wanted
+                    if wanted or look.files:
+                        changed.add(run)
             if writes:
-                db.runs.bulk_write(writes, ordered=False)
-            if files := [file for _, look in looks for file in look.files]:
+                self._write(db, writes)
+            if files := [file for look in looks.values() for file in look.files]:
                 history.record(db, self.config, self.campaign, files)
         except BaseException:
             for run in runs:
                 self._again(run, EVERY_S)
             raise
-        changed = {run: look for run, look in looks if look.writes or look.files}
-        restless = {run for run, look in looks if look.restless}
-        for _, look in looks:
+        for look in looks.values():
             look.was_told()
         for run in runs:
-            self._settle(run, run in changed, run in restless)
+            self._settle(run, run in changed, run in looks and looks[run].restless)
+
+    def _write(self, db: RunDb, writes: Sequence[UpdateOne]) -> None:
+        try:
+            db.runs.bulk_write(writes, ordered=False)
+        except BulkWriteError as error:
+            # one malformed document harms only itself; the others were written
+            for one in (error.details or {}).get("writeErrors", [])[:3]:
+                log.warning("a run document does not take its states: %s", one.get("errmsg"))
 
     def _settle(self, run: str, changed: bool, restless: bool) -> None:
         """When to look at a run again: soon where jobs are under way, ever later while nothing happens."""
         with self._lock:
             under_way = self._jobs.get(run, 0) > 0
-            pause = self._pause[run] = EVERY_S if changed else min(2 * self._pause.get(run, EVERY_S), LOOK_AGAIN_S)
+            first, last = LOOK_AGAIN_S
+            pause = self._pause[run] = first if changed else min(2 * self._pause.get(run, first), last)
         if under_way or restless:
             self._again(run, pause)
 

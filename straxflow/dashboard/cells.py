@@ -11,8 +11,9 @@ from straxflow.config import LIVE, Config
 from straxflow.dashboard import logs
 from straxflow.errors import StraxflowError
 from straxflow.owner import Owner
-from straxflow.progress import RELEASE, CachedFiles, chain_of
+from straxflow.progress import RELEASE, chain_of
 from straxflow.receipts import Receipt, State, Stored, Transferred
+from straxflow.runfiles import CachedFiles
 
 DONE, RUNNING, FAILED, WAITING, STOPPED, TODO = "d", "r", "f", "w", "s", "."
 """A step's state in a cell: waiting will be tried again without counting as a failure, stopped was interrupted."""

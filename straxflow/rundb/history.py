@@ -11,6 +11,7 @@ from pymongo import DESCENDING, ReplaceOne
 
 from straxflow.attempts import Attempt, AttemptFile
 from straxflow.config import Config
+from straxflow.receipts import now
 from straxflow.rundb.client import Document, RunDb
 
 COLLECTION = "attempts"
@@ -41,7 +42,7 @@ def news(db: RunDb, config: Config, campaign: str, run: str, files: Iterable[Att
 
 def record(db: RunDb, config: Config, campaign: str, files: Iterable[AttemptFile]) -> int:
     """Write attempts as they stand in their files, over what was known of them; how many were sent."""
-    oldest = db.now() - timedelta(days=config.history.days)
+    oldest = now() - timedelta(days=config.history.days)
     newest_first = sorted(files, key=lambda file: file.attempt.started, reverse=True)
     by_run: dict[str, int] = {}
     writes = []

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from pymongo import UpdateOne
 
 from straxflow.attempts import AttemptFile
 from straxflow.claimfile import ClaimFile
 from straxflow.config import Config
-from straxflow.progress import CachedFiles, ProductState, product_states
+from straxflow.progress import ProductState, states_seen
 from straxflow.receipts import State, now
-from straxflow.rundb.client import Document
+from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.rundoc import query_for, status_field
-from straxflow.rundb.states import RUNNING, SUBMITTED, Told, as_told, details, other_fields, status_value, still_ours
+from straxflow.rundb.states import RUNNING, SUBMITTED, as_told, details, other_fields, status_value, still_ours
+from straxflow.runfiles import CachedFiles
 
 BETWEEN_S = 10.0
 """Between two steps a run stays `running` for so long."""
@@ -44,21 +46,33 @@ class Memory:
     campaign: str
     claim: ClaimFile
     mode: str
-    told: Told = field(default_factory=dict)
+    states: Mapping[str, ProductState] = field(default_factory=dict)
     others: Document = field(default_factory=dict)
     attempts: dict[str, AttemptFile] = field(default_factory=dict)
     status: Status = field(init=False)
+    _guard: Document | None = None
 
     def __post_init__(self) -> None:
         self.status = self._submitted()
 
+    def guard(self, db: RunDb) -> Document | None:
+        """The condition under which we may write: that our claim still stands; None if it does not."""
+        if self._guard is None:
+            ours = f"straxflow.{self.campaign}"
+            claim = {f"{ours}.claim.batch": self.claim.batch, f"{ours}.token": self.claim.token}
+            document = db.runs.find_one({**query_for(self.claim.run, self.config), **claim}, {"_id": 1})
+            # by its _id a document is found at once in any kind of database
+            self._guard = {"_id": document["_id"], **claim} if document else None
+        return self._guard
+
     def look(self, files: CachedFiles) -> Look:
         """How the run stands now, and what of it is news."""
         run = self.claim.run
-        states = product_states(self.config, self.state, run, self.mode, self.claim.made, files)
-        attempts = list(files.attempts(self.state, run))
-        news = [file for file in attempts if self.attempts.get(file.path.name) is not file]
-        ended = max((file.attempt.ended for file in attempts if file.attempt.ended), default=None)
+        seen = files.look(self.state, run)
+        size = partial(files.size_mb, self.state, run, files=seen)
+        states = states_seen(self.config, self.mode, seen, size, self.claim.made)
+        news = [file for file in seen.attempts if self.attempts.get(file.path.name) is not file]
+        ended = max((file.attempt.ended for file in seen.attempts if file.attempt.ended), default=None)
         restless = ended is not None and (now() - ended).total_seconds() < BETWEEN_S
         status = _running(states) or (self.status if restless else self._submitted())
         return Look(self, states, status, news, restless and status.word == RUNNING)
@@ -81,17 +95,12 @@ class Look:
     ) -> None:
         self.memory, self.states, self.status, self.files, self.restless = memory, states, status, files, restless
         self.others = other_fields(memory.config, memory.campaign, status.word, states)
-        self.writes = self._writes()
 
-    def _writes(self) -> list[UpdateOne]:
-        memory = self.memory
-        ours, batch = f"straxflow.{memory.campaign}", memory.claim.batch
-        guard: Document = {
-            **query_for(memory.claim.run, memory.config),
-            f"{ours}.claim.batch": batch,
-            f"{ours}.token": memory.claim.token,
-        }
-        told = details(memory.campaign, self.states, memory.told)
+    def writes(self, guard: Document) -> list[UpdateOne]:
+        """What is to be written, under the condition that our claim still stands."""
+        memory, batch = self.memory, self.memory.claim.batch
+        news = {name: state for name, state in self.states.items() if memory.states.get(name) != state}
+        told = details(memory.campaign, news, as_told({name: s for name, s in memory.states.items() if name in news}))
         writes = [UpdateOne(guard, {"$set": told})] if told else []
         shared = {name: word for name, word in self.others.items() if memory.others.get(name) != word}
         if not self.status.same(memory.status):
@@ -107,7 +116,7 @@ class Look:
     def was_told(self) -> None:
         """Remember that it was written."""
         memory = self.memory
-        memory.told, memory.status, memory.others = as_told(self.states), self.status, self.others
+        memory.states, memory.status, memory.others = self.states, self.status, self.others
         memory.attempts |= {file.path.name: file for file in self.files}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -60,7 +59,7 @@ Told = dict[str, dict[str, Any]]
 
 def as_told(states: Mapping[str, ProductState]) -> Told:
     """States as a document holds them."""
-    return {name: {key: _as_stored(value) for key, value in asdict(state).items()} for name, state in states.items()}
+    return {name: {key: _as_stored(value) for key, value in vars(state).items()} for name, state in states.items()}
 
 
 def told_by(document: Mapping[str, Any], campaign: str) -> Told:
