@@ -33,6 +33,10 @@ class Retryable(StraxflowError):
     """Not the run's fault (a host out of reach, a full disk); worth trying again."""
 
 
+class RunDbAway(RunDbError, Retryable):
+    """The run database does not answer, for a while: no run's fault."""
+
+
 class NotComplete(Retryable):
     """The run is still being written (or copied); it is tried again, and not counted as a failure."""
 

@@ -18,7 +18,7 @@ from straxflow.config import Config
 from straxflow.errors import StraxflowError
 from straxflow.owner import this_host
 from straxflow.plan import Standing, standing
-from straxflow.progress import ProductState, product_states
+from straxflow.progress import RELEASE, ProductState, product_states
 from straxflow.receipts import State
 from straxflow.rundb import history
 from straxflow.rundb.client import Document, RunDb
@@ -28,12 +28,10 @@ from straxflow.rundb.states import (
     RUNNING,
     STATUS,
     SUBMITTED,
-    Told,
     details,
     is_ours,
     other_fields,
     status_value,
-    told_by,
 )
 from straxflow.runlist import RunList
 
@@ -161,13 +159,13 @@ class Sync:
         if claim is not None:
             return None  # whoever holds it tells its state, or takes it over
         known = self.state.run(run.id).is_dir()
-        told = told_by(run.document, self.campaign)
-        if not (known or told or run.campaign(self.campaign).get("token")):
+        part = run.campaign(self.campaign)
+        if not (known or part.get("token")):
             return None
         products = product_states(self.config, self.state, run.id, run.facts.mode, since=EVER)
         stands = standing(self.config, self.state, run.id, run.facts.mode, since=EVER)
-        kind, after, reason = self._state(run, stands, products, told, outcome)
-        fields: Document = details(self.campaign, products, told)
+        kind, after, reason = self._state(run, stands, products, outcome)
+        fields: Document = details(self.campaign, products, part)
         field_ = status_field(self.campaign, self.config)
         value = status_holder(run.document, self.campaign, self.config).get("processing_status")
         others = other_fields(self.config, self.campaign, after or run.status, products)
@@ -185,7 +183,7 @@ class Sync:
         return Change(run.id, kind, run.status, after, reason, guard, fields)
 
     def _state(
-        self, run: Run, stands: Standing, products: dict[str, ProductState], told: Told, outcome: Outcome
+        self, run: Run, stands: Standing, products: dict[str, ProductState], outcome: Outcome
     ) -> tuple[Kind, str | None, str | None]:
         """What the state of a run must become (None: it stays), and why."""
         value = status_holder(run.document, self.campaign, self.config).get("processing_status")
@@ -204,7 +202,10 @@ class Sync:
             return "details", None, None
         lacking = [name for name, state in products.items() if state.state != "done"]
         # a product that the document never told of was added to the configuration since
-        lost = [name for name in lacking if not told or name in told]
+        part = run.campaign(self.campaign)
+        told = part.get("products")
+        known = {**told, RELEASE: part.get(RELEASE)} if isinstance(told, dict) else None
+        lost = [name for name in lacking if known is None or known.get(name)]
         if not lost:
             if lacking:
                 outcome.notes[run.id] = f"done without {', '.join(lacking)}, which came into the configuration later"

@@ -9,13 +9,14 @@ from datetime import timedelta
 from typing import Any
 
 from pymongo import ReturnDocument
+from pymongo.errors import WriteError
 
 from straxflow.config import Config
 from straxflow.errors import RunDbError
 from straxflow.owner import Owner
 from straxflow.plan import Standing
 from straxflow.progress import ProductState
-from straxflow.rundb.client import Document, RunDb
+from straxflow.rundb.client import Document, RunDb, first_line
 from straxflow.rundb.gate import OPEN, Gate, at_work
 from straxflow.rundb.pending import Candidate, candidates, claim_lapsed, readable
 from straxflow.rundb.rundoc import Run, campaign_part, parse, query_for, shares_state, status_field, status_holder
@@ -205,7 +206,7 @@ class Claimer:
         told = f"{reason} (log: {standing.log})" if standing.log else reason
         set_[field] = status_value(self.config, status, now, self.owner.host, told, self.batch)
         set_ |= other_fields(self.config, self.campaign, status, products)
-        return self._end_claim(guard, update, products)
+        return self._end_claim(guard, update, details(self.campaign, products, part))
 
     def undo(self, object_id: object, token: int, products: Mapping[str, ProductState] = NONE) -> bool:
         """Give a run back with the state it had before it was claimed; False if it is not ours any more."""
@@ -213,7 +214,8 @@ class Claimer:
         document = self.db.runs.find_one(guard)
         if document is None:
             return False
-        before = campaign_part(document, self.campaign)["claim"].get("before")
+        part = campaign_part(document, self.campaign)
+        before = part["claim"].get("before")
         field = status_field(self.campaign, self.config)
         update: Document = {"$unset": {f"{self._ours}.claim": ""}}
         word = before.get("status") if isinstance(before, Mapping) else before
@@ -222,16 +224,26 @@ class Claimer:
             update["$unset"][field] = ""
         else:
             update["$set"][field] = before
-        return self._end_claim(guard, update, products)
+        return self._end_claim(guard, update, details(self.campaign, products, part))
 
-    def _end_claim(self, guard: Document, update: Document, products: Mapping[str, ProductState]) -> bool:
+    def _end_claim(self, guard: Document, update: Document, told: Document) -> bool:
         """Make the last update of a claim, but leave the state alone where somebody else wrote it meanwhile."""
-        told = details(self.campaign, products)
         last = {**update, "$set": {**update.get("$set", {}), **told}}
+        only = {"$unset": {f"{self._ours}.claim": ""}, "$set": told}
+        field = status_field(self.campaign, self.config)
+        try:
+            return self._end(guard, last, only)
+        except WriteError as error:
+            # a claim that could not end would hold the run for ever
+            reason = f"the run document does not take its state: {first_line(error)}; correct it"
+            status = status_value(self.config, "failed", self.db.now(), self.owner.host, reason, self.batch)
+            dropped = {f"{self._ours}.{name}": "" for name in ("claim", "due")}
+            return self._end(guard, {"$set": {field: status}, "$unset": dropped}, {"$unset": dropped})
+
+    def _end(self, guard: Document, last: Document, only: Document) -> bool:
         ours = {**guard, **still_ours(self.config, self.campaign, self.batch)}
         if self.db.runs.update_one(ours, _without_empty(last)).matched_count:
             return True
-        only = {"$unset": {f"{self._ours}.claim": ""}, "$set": told}
         return self.db.runs.update_one(guard, _without_empty(only)).matched_count == 1
 
     def _guard(self, object_id: object, token: int) -> Document:

@@ -20,7 +20,7 @@ from pymongo.errors import (
 )
 
 from straxflow.config import Config
-from straxflow.errors import ConfigError, RunDbError
+from straxflow.errors import ConfigError, RunDbAway, RunDbError
 from straxflow.rundb.tunnel import Tunnel, shared_port
 
 Document = dict[str, Any]
@@ -99,7 +99,7 @@ def connect(config: Config) -> Iterator[RunDb]:
             yield RunDb(client, runs)
     except ConnectionFailure as error:
         how = f" through the tunnel to {settings.tunnel.ssh}" if settings.tunnel else ""
-        raise RunDbError(
+        raise RunDbAway(
             f"the run database at {uri}{how} does not answer within {settings.timeout_s:g} s "
             f"({first_line(error)}); check that it runs and that rundb in the config is right"
         ) from error

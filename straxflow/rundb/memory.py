@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from pymongo import UpdateOne
 
 from straxflow.attempts import AttemptFile
 from straxflow.claimfile import ClaimFile
 from straxflow.config import Config
-from straxflow.progress import ProductState, states_seen
+from straxflow.progress import RELEASE, ProductState, states_seen
 from straxflow.receipts import State, now
 from straxflow.rundb.client import Document, RunDb
-from straxflow.rundb.rundoc import query_for, status_field
+from straxflow.rundb.rundoc import campaign_part, query_for, status_field
 from straxflow.rundb.states import RUNNING, SUBMITTED, as_told, details, other_fields, status_value, still_ours
 from straxflow.runfiles import CachedFiles
 
@@ -47,6 +48,7 @@ class Memory:
     claim: ClaimFile
     mode: str
     states: Mapping[str, ProductState] = field(default_factory=dict)
+    part: Mapping[str, Any] = field(default_factory=dict)
     others: Document = field(default_factory=dict)
     attempts: dict[str, AttemptFile] = field(default_factory=dict)
     status: Status = field(init=False)
@@ -60,9 +62,12 @@ class Memory:
         if self._guard is None:
             ours = f"straxflow.{self.campaign}"
             claim = {f"{ours}.claim.batch": self.claim.batch, f"{ours}.token": self.claim.token}
-            document = db.runs.find_one({**query_for(self.claim.run, self.config), **claim}, {"_id": 1})
-            # by its _id a document is found at once in any kind of database
-            self._guard = {"_id": document["_id"], **claim} if document else None
+            fields = {"_id": 1, f"{ours}.products": 1, f"{ours}.{RELEASE}": 1}
+            document = db.runs.find_one({**query_for(self.claim.run, self.config), **claim}, fields)
+            if document:
+                # by its _id a document is found at once in any kind of database
+                self._guard = {"_id": document["_id"], **claim}
+                self.part = campaign_part(document, self.campaign)
         return self._guard
 
     def look(self, files: CachedFiles) -> Look:
@@ -100,7 +105,7 @@ class Look:
         """What is to be written, under the condition that our claim still stands."""
         memory, batch = self.memory, self.memory.claim.batch
         news = {name: state for name, state in self.states.items() if memory.states.get(name) != state}
-        told = details(memory.campaign, news, as_told({name: s for name, s in memory.states.items() if name in news}))
+        told = details(memory.campaign, news, memory.part)
         writes = [UpdateOne(guard, {"$set": told})] if told else []
         shared = {name: word for name, word in self.others.items() if memory.others.get(name) != word}
         if not self.status.same(memory.status):
@@ -116,6 +121,8 @@ class Look:
     def was_told(self) -> None:
         """Remember that it was written."""
         memory = self.memory
+        told = as_told(self.states)
+        memory.part = {RELEASE: told.pop(RELEASE, {}), "products": told}
         memory.states, memory.status, memory.others = self.states, self.status, self.others
         memory.attempts |= {file.path.name: file for file in self.files}
 

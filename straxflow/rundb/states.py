@@ -10,7 +10,7 @@ from straxflow.config import Config
 from straxflow.plan import RunState
 from straxflow.progress import RELEASE, ProductStands, ProductState
 from straxflow.rundb.client import Document
-from straxflow.rundb.rundoc import campaign_part, shares_state, status_field
+from straxflow.rundb.rundoc import shares_state, status_field
 
 SUBMITTED = "submitted"
 RUNNING = "running"
@@ -53,36 +53,33 @@ def still_ours(config: Config, campaign: str, batch: str) -> Document:
     return {f"{field}.batch": batch, f"{field}.status": {"$in": [SUBMITTED, RUNNING]}}
 
 
-Told = dict[str, dict[str, Any]]
-"""What a document tells of each product, and of the release."""
-
-
-def as_told(states: Mapping[str, ProductState]) -> Told:
+def as_told(states: Mapping[str, ProductState]) -> dict[str, Document]:
     """States as a document holds them."""
     return {name: {key: _as_stored(value) for key, value in vars(state).items()} for name, state in states.items()}
 
 
-def told_by(document: Mapping[str, Any], campaign: str) -> Told:
-    """What a document tells of each product."""
-    part = campaign_part(document, campaign)
-    products = part.get("products")
-    found = {**(products if isinstance(products, Mapping) else {}), RELEASE: part.get(RELEASE)}
-    return {name: dict(state) for name, state in found.items() if isinstance(state, Mapping)}
-
-
-def details(campaign: str, states: Mapping[str, ProductState], before: Told | None = None) -> Document:
-    """Fields to set so that a document tells these states; only those that it does not tell already."""
+def details(campaign: str, states: Mapping[str, ProductState], part: Mapping[str, Any]) -> Document:
+    """Fields to set so that straxflow's part of a document, as it stands, tells these states; what it tells already
+    is left out, and what is malformed is made anew."""
+    told = as_told(states)
+    release = told.pop(RELEASE, None)
+    products = part.get("products", {})
     changes: Document = {}
-    for product, told in as_told(states).items():
-        place = RELEASE if product == RELEASE else f"products.{product}"
-        was = (before or {}).get(product, {})
-        # field by field: others keep things of their own beside these
-        changes |= {
-            f"straxflow.{campaign}.{place}.{key}": value
-            for key, value in told.items()
-            if key not in was or was[key] != value
-        }
-    return changes
+    if isinstance(products, Mapping):
+        for product, fields in told.items():
+            changes |= _changes(f"products.{product}", products.get(product, {}), fields)
+    elif told:
+        changes["products"] = told
+    if release:
+        changes |= _changes(RELEASE, part.get(RELEASE, {}), release)
+    return {f"straxflow.{campaign}.{path}": value for path, value in changes.items()}
+
+
+def _changes(path: str, was: object, fields: Mapping[str, Any]) -> Document:
+    if not isinstance(was, Mapping):
+        return {path: dict(fields)}
+    # field by field: others keep things of their own beside these
+    return {f"{path}.{key}": v for key, v in fields.items() if key not in was or was[key] != v}
 
 
 def other_fields(config: Config, campaign: str, run: str | None, products: Mapping[str, ProductState]) -> Document:
