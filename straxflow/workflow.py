@@ -210,5 +210,3 @@ class Flow:
                 # before the transfer the DAQ's rate tells, as far as it is known
                 return rated_bytes(self._facts_of(run))
         return self._bytes[run]
-
-
