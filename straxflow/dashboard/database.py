@@ -22,6 +22,7 @@ from straxflow.reports.documents import (
     text,
     time_of,
 )
+from straxflow.reports.left import left_to_a_person
 from straxflow.reports.runtable import Choice, from_database
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.pending import claim_lapsed
@@ -89,6 +90,7 @@ def look(db: RunDb, config: Config, campaign: str) -> DatabaseView:
         return {"$and": [in_scope(config), query_of(state, config, campaign, moment)]}
 
     counts = {state: db.runs.count_documents(query(state)) for state in COUNTED}
+    counts["left"] = db.runs.count_documents({"$and": [in_scope(config), left_to_a_person(config, campaign)]})
     # a claimed run may be pending again: only a look at its claim tells, and that was taken above
     counts |= {"working": alive, "pending": max(counts["pending"] - alive, 0)}
     return DatabaseView(

@@ -25,6 +25,8 @@ from straxflow.reports import disks
 from straxflow.reports.documents import RunRow
 from straxflow.reports.runtable import Choice, from_state
 from straxflow.rundb.client import connect
+from straxflow.rundb.gate import OPEN, Gate
+from straxflow.rundb.gate import look as look_at_gate
 from straxflow.rundb.tunnel import Tunnel
 
 SLOW_S = 30.0
@@ -63,6 +65,7 @@ class Page:
         self._throughput = Part(Ledger(*here).read, Throughput(), SLOW_S)
         self._disks: Part[list[disks.Disk]] = Part(partial(disks.local, *here), [], SLOW_S)
         self._remote: Part[list[disks.Disk]] = Part(partial(disks.remote, self.config), [], 10 * SLOW_S, patience_s=0)
+        self._gate = Part(self._look_at_gate, OPEN, every_s)
         self._monitored: Part[list[Monitored]] = Part(self._monitor, [], every_s)
 
     def close(self) -> None:
@@ -87,6 +90,7 @@ class Page:
             "state_folder": folder.value or folder.problem,
             "database": _told(database),
             "switch": view.switch and asdict(view.switch),
+            "held": self._held(view),
             "counts": dict(view.counts),
             "oldest": view.oldest and asdict(view.oldest),
             "due": dict(view.due),
@@ -127,6 +131,17 @@ class Page:
         self._open_tunnel()
         with connect(self.config) as db:
             return look(db, self.config, self.site.campaign)
+
+    def _look_at_gate(self) -> Gate:
+        with connect(self.config) as db:
+            return look_at_gate(db, self.config, self.site.campaign)
+
+    def _held(self, view: DatabaseView) -> list[str]:
+        """Why no run, or not every run, is claimed at present."""
+        gate = self._gate.get()
+        if gate.made is None and view.switch and not view.switch.on:
+            return [view.switch.text]
+        return gate.value.held()
 
     def _monitor(self) -> list[Monitored]:
         if self._database.get().problem:

@@ -19,6 +19,8 @@ from straxflow.receipts import Checksums, Processed, Registered, Released, RunFa
 from straxflow.reports.documents import text, time_of
 from straxflow.reports.runview import InDatabase, in_database
 from straxflow.rundb.client import Document, connect
+from straxflow.rundb.gate import OPEN
+from straxflow.rundb.whynot import why_not
 from straxflow.settings import settings_digest
 
 MOST_ATTEMPTS = 300
@@ -30,7 +32,7 @@ Json = dict[str, Any]
 
 def details(site: Site, run: str) -> Json | None:
     """What is known of a run; None if nobody knows it."""
-    told, problem = _told(site, run)
+    told, why, problem = _told(site, run)
     here = site.state.run(run).is_dir()
     if not (told.documents or here or problem):
         return None
@@ -46,6 +48,7 @@ def details(site: Site, run: str) -> Json | None:
         "database": problem,
         "warning": told.problem if told.documents or not here else None,
         "row": row and asdict(row),
+        "why_not": why,
         "facts": facts and _facts_told(facts),
         "progress": stands and asdict(stands),
         "columns": [asdict(c) for c in columns(site.config)],
@@ -60,12 +63,16 @@ def details(site: Site, run: str) -> Json | None:
     }
 
 
-def _told(site: Site, run: str) -> tuple[InDatabase, str | None]:
+def _told(site: Site, run: str) -> tuple[InDatabase, list[str], str | None]:
+    """What the database tells of a run, why it is not claimed, and why the database does not tell."""
     try:
         with connect(site.config) as db:
-            return in_database(db, site.config, site.campaign, run), None
+            told = in_database(db, site.config, site.campaign, run)
+            settled = told.row is None or told.row.state in ("working", "done")
+            why = [] if settled else why_not(db, site.config, site.campaign, run, OPEN)
+            return told, why, None
     except StraxflowError as error:
-        return InDatabase(), str(error)
+        return InDatabase(), [], str(error)
 
 
 def _facts(site: Site, run: str) -> RunFacts | None:

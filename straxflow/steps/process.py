@@ -45,6 +45,7 @@ def process(job: Job) -> Processed:
         for name, target in made.targets.items():
             _publish(job, name, target, made)
         redo.fulfil(job.state, job.run, job.product)
+        seconds = time.monotonic() - began
         summarise(job, made.targets, scratch)
     finally:
         remove_tree(scratch)
@@ -62,7 +63,7 @@ def process(job: Job) -> Processed:
         dead_time_ns=made.dead_time_ns,
         versions=made.versions,
         host=socket.gethostname(),
-        seconds=round(time.monotonic() - began, 3),
+        seconds=round(seconds, 3),
         cpu_seconds=made.cpu_seconds,
         peak_rss_mb=made.peak_rss_mb,
         adopted=", ".join(map(str, made.already_stored.values())) or None,

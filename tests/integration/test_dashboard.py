@@ -61,7 +61,7 @@ def fresh(serving: Serving) -> Json:
 def test_overview(serving: Serving) -> None:
     status = fresh(serving)
     assert status["counts"] == {
-        "working": 1, "pending": 2, "waiting": 1, "held": 1, "failed": 1, "done": 2, "new": 1,
+        "working": 1, "pending": 2, "waiting": 1, "held": 1, "failed": 1, "done": 2, "new": 1, "left": 0,
     }  # fmt: skip
     assert status["oldest"]["run"] == "000104"
     assert status["due"]["failed"] > status["now"]
@@ -108,6 +108,7 @@ def test_runs_newest_first_and_by_state_and_mode(serving: Serving) -> None:
 def test_a_run(serving: Serving) -> None:
     run = told(serving, "/api/run/000103")
     assert run["row"]["failures"] == 2
+    assert "in back-off until" in run["why_not"][0]
     assert run["attempts"][0]["outcome"] == "failed"
     assert [r["step"] for r in run["receipts"]] == ["transfer", "register_live"]
     log = told(serving, f"/api/log/000103/raw_records/{run['attempts'][0]['name']}")

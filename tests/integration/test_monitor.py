@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from straxflow import summaries as files
+from straxflow.cli.site import Site as CliSite
+from straxflow.dashboard.page import Page
+from straxflow.lab.history import History
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
 from straxflow.rundb import summaries
 from straxflow.rundb.client import connect
-from tests.site import QUICK_PRODUCTS, Document, Site
+from tests.folder_site import FolderSite
+from tests.site import QUICK_PRODUCTS, Document, Site, wait_until
 
 SVG = "<svg xmlns='http://www.w3.org/2000/svg'/>"
 COUNT = """\
@@ -68,9 +73,6 @@ def test_summaries_reach_the_database(site: Site) -> None:
 
 
 def test_no_more_than_so_many_are_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    from straxflow import summaries as files
-    from straxflow.lab.history import History
-
     monkeypatch.setattr(summaries, "KEPT", 4)
     monkeypatch.setattr(summaries, "PLOTS_KEPT", 2)
     history = History(site.config, site.state(), site.runs)
@@ -85,3 +87,22 @@ def test_no_more_than_so_many_are_kept(site: Site, monkeypatch: pytest.MonkeyPat
         assert [row["number"] for row in rows] == [7, 6, 5, 4]
         assert [bool(row["plot"]) for row in rows] == [True, True, False, False]
     assert files.plot_of(site.state(), "000001", "raw", "svg") == SVG.encode()  # the files stay
+
+
+def test_without_a_run_database(tmp_path: Path) -> None:
+    """A site of folders has summaries, and a page, as any other."""
+    (tmp_path / "count.py").write_text(COUNT)
+    count = f"python {tmp_path}/count.py {{data}} {{output}} {{run}} {{number}} {{mode}} {{product}}"
+    folders = FolderSite(tmp_path / "site", products={"raw": {**QUICK_PRODUCTS["raw"], "summary": count}})
+    folders.take(1, size_mb=0.5)
+    result = folders.snakemake()
+    assert result.code == 0, result.output
+    folders.take(2, size_mb=0.5)
+    page = Page(CliSite(folders.config, "online", "none", "config.yaml"))
+    status = wait_until(lambda: (s := page.overview())["monitor"] and s["database"]["made"] and s)
+    assert status["database"]["problem"] is None
+    assert (status["counts"]["done"], status["monitor"][0]["runs"][0]["run"]) == (1, "000001")
+    found = page.plot("000001", "raw")
+    assert found == ("svg", SVG.encode())
+    runs = wait_until(lambda: page.runs(None, None)["runs"])
+    assert [run["run"] for run in runs] == ["000002", "000001"]

@@ -96,7 +96,7 @@ function banners() {
     told.push(banner(`The server of this page has not answered since ${since}: what you see is old. Trying again…`));
   }
   if (status.state_folder) told.push(banner(status.state_folder));
-  if (status.switch && !status.switch.on) told.push(banner(status.switch.text, "calm"));
+  told.push(...status.held.map((words) => banner(words, "calm")));
   if (status.database.problem) {
     const how = status.database.made ? `what it said ${age(status.database.made)} ago is shown` : "told by the state folder";
     told.push(banner(`The run database does not answer (${how}): ${status.database.problem}`));

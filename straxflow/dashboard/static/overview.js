@@ -43,6 +43,7 @@ function hint(status, state) {
   if (state === "waiting") return status.due.waiting ? `next ${until(status.due.waiting)}` : "none in back-off";
   if (state === "failed") {
     if (!status.counts.failed) return "none";
+    if (status.counts.left) return `${count(status.counts.left)} left to a person`;
     return status.due.failed ? `next try ${until(status.due.failed)}` : `last ${ago(status.failures.runs[0]?.since)}`;
   }
   return status.counts.new ? `${count(status.counts.new)} without a state` : "all steps";

@@ -19,6 +19,7 @@ export function runPage(name, run) {
       h("h1", {}, `Run ${name}`, row && pill(row.state)),
       run.warning && h("p", { class: "reason" }, run.warning),
       row?.reason && row.state !== "done" && h("p", { class: "reason" }, row.reason),
+      run.why_not?.length > 0 && h("p", { class: "why" }, h("span", {}, "not claimed now: "), run.why_not.join("; ")),
       h(
         "dl",
         {},
