@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -57,14 +57,15 @@ class Ledger:
         self._update(moment - timedelta(days=DAYS))
         events = [event for _, _, events in self._known.values() for event in events]
         hour = moment.replace(minute=0, second=0, microsecond=0)
-        day = hour.replace(hour=0)
         return Throughput(
-            hours=_bars(events, [hour - timedelta(hours=i) for i in range(HOURS)], timedelta(hours=1)),
-            days=_bars(events, [day - timedelta(days=i) for i in range(DAYS)], timedelta(days=1)),
+            hours=_bars(events, hour, timedelta(hours=1), HOURS),
+            days=_bars(events, hour.replace(hour=0), timedelta(days=1), DAYS),
         )
 
     def _update(self, since: datetime) -> None:
         recent = []
+        if not self._state.runs.is_dir():
+            return  # no run yet; whether the folder is the right one is told elsewhere
         with os.scandir(self._state.runs) as entries:
             for entry in entries:
                 # every claim and release is written into the folder itself
@@ -105,11 +106,12 @@ class Ledger:
                 yield _Event(datetime.fromtimestamp(max(last), now().tzinfo), runs=1)
 
 
-def _bars(events: Sequence[_Event], starts: Sequence[datetime], length: timedelta) -> list[Bar]:
-    bars = []
-    for start in reversed(starts):
-        within = [e for e in events if start <= e.time < start + length]
-        bars.append(
-            Bar(start, sum(e.runs for e in within), sum(e.arrived for e in within), sum(e.stored for e in within))
-        )
-    return bars
+def _bars(events: Iterable[_Event], last: datetime, length: timedelta, count: int) -> list[Bar]:
+    first = last - (count - 1) * length
+    sums = [[0, 0, 0] for _ in range(count)]
+    for event in events:
+        place = (event.time - first) // length
+        if 0 <= place < count:
+            for i, value in enumerate((event.runs, event.arrived, event.stored)):
+                sums[place][i] += value
+    return [Bar(first + i * length, *sums[i]) for i in range(count)]

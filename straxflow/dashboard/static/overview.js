@@ -142,7 +142,7 @@ function table(runs, where) {
             runs.runs.map((run) => row(run, runs.columns)),
           ),
         )
-      : h("p", { class: "none" }, "no such runs"),
+      : h("p", { class: "none" }, where.state || where.mode ? "no such runs" : "no runs yet"),
     legend(),
     runs.runs.length === runs.limit && h("p", { class: "none" }, `the newest ${runs.limit}; older ones by straxflow runs`),
   );
