@@ -60,6 +60,8 @@ def record(db: RunDb, config: Config, campaign: str, files: Iterable[AttemptFile
 
 def prune(db: RunDb, config: Config, campaign: str, runs: Iterable[str]) -> int:
     """Drop this site's attempts that are too old, and of these runs those beyond `history.per_run`; how many."""
+    for keys in INDEXES:
+        db.ours(COLLECTION).create_index(keys)
     ours = {"site": config.site, "campaign": campaign}
     oldest = db.now() - timedelta(days=config.history.days)
     dropped = db.ours(COLLECTION).delete_many({**ours, "started": {"$lt": oldest}}).deleted_count

@@ -9,7 +9,9 @@ from straxflow.config import Config
 from straxflow.errors import StraxflowError
 from straxflow.orphans import stop_processes
 from straxflow.plan import standing
+from straxflow.progress import product_states
 from straxflow.receipts import State
+from straxflow.rundb import history
 from straxflow.rundb.claims import Claimer, wanted_products
 from straxflow.rundb.client import RunDb
 from straxflow.rundb.pending import readable
@@ -52,7 +54,11 @@ def _give_one_back(claimer: Claimer, config: Config, state: State, run: Run, bat
     if claim and claim.token == token:
         products = wanted_products(run.campaign(claimer.campaign))
         stands = standing(config, state, run.id, run.facts.mode, since=claim.made, products=products)
+        states = product_states(config, state, run.id, run.facts.mode, since=claim.made)
+        history.record(claimer.db, config, claimer.campaign, attempts.all_of(state, run.id))
         if stands.state == "done":
-            claimer.release(run.object_id, token, stands)
-            return
+            claimer.release(run.object_id, token, stands, states)
+        else:
+            claimer.undo(run.object_id, token, states)
+        return
     claimer.undo(run.object_id, token)
