@@ -31,6 +31,8 @@ class BatchRun(BaseModel):
     token: int
     products: list[str] | None = None
     """The products to make of it; None: all that its mode has."""
+    left_out: list[str] = []
+    """Products that are not made of it in this pass."""
 
 
 class Batch(BaseModel):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -22,6 +23,8 @@ class ClaimFile(BaseModel):
     token: int
     batch: str
     owner: dict[str, str | int]
+    left_out: dict[str, str] = {}
+    """Products that are not made in this pass, each with the reason."""
     made: AwareDatetime = Field(default_factory=now)
 
 
@@ -75,6 +78,7 @@ class Fence:
     run: str
     batch: str
     token: int
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def enter(cls, state: State, run: str, batch: str) -> Fence:
@@ -94,7 +98,7 @@ class Fence:
                 f"run {run}: claimed by invocation {claim.batch} on {claim.owner.get('host')} "
                 f"(pid {claim.owner.get('pid')}), not by {batch}; nothing was done"
             )
-        return cls(state, run, batch, claim.token)
+        return cls(state, run, batch, claim.token, claim.left_out)
 
     def check(self) -> None:
         """Make sure that the claim still holds.

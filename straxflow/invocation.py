@@ -19,11 +19,13 @@ from types import FrameType
 from typing import Any
 
 from straxflow import attempts, claimfile
+from straxflow.alerts import facts_of, tell
 from straxflow.batch import BATCH, KEPT, OWNER, Batch, BatchRun, batch_file, runs_in_targets
 from straxflow.config import Config
 from straxflow.corrections import obstacle
 from straxflow.errors import RunDbError, StraxflowError
 from straxflow.fsio import reap, write_atomic
+from straxflow.hooks import Facts
 from straxflow.mirror import Hints, Mirror
 from straxflow.orphans import stop_processes
 from straxflow.owner import Owner
@@ -32,6 +34,7 @@ from straxflow.progress import ProductState, product_states
 from straxflow.receipts import RunFacts, State, write
 from straxflow.recheck import find_stale, set_aside_stale
 from straxflow.rundb import history
+from straxflow.rundb.asked import left_out_of
 from straxflow.rundb.claims import Claimed, Claimer, wanted_products
 from straxflow.rundb.client import RunDb, connect
 from straxflow.rundb.gate import look
@@ -61,6 +64,7 @@ class Invocation:
     _tunnel: Tunnel | None = None
     _named: bool = False
     _given_back: dict[str, str] = field(default_factory=dict)
+    _failed: list[Facts] = field(default_factory=list)
     _interrupted: bool = False
     _mirror: Mirror | None = None
 
@@ -96,6 +100,10 @@ class Invocation:
                 problem(f"run {run.id}: {message} (jobs that come of it are not shown)")
         return chosen
 
+    def left_out(self, run: Run) -> dict[str, str]:
+        """Products that would not be made of a run if it were claimed now, each with the reason."""
+        return left_out_of(run, self.config, self.campaign)
+
     def claim_batch(self, output: Path) -> Batch:
         """Claim pending runs and write the batch file and the claim files."""
         if os.environ.get(KEPT) != self.batch:
@@ -121,7 +129,14 @@ class Invocation:
                 with contextlib.suppress(RunDbError), connect(self.config) as db:
                     self._claimer(db).release(one.run.object_id, one.token, Standing("failed", str(error)))
         runs = [
-            BatchRun(run=c.run.id, number=c.run.facts.number, mode=c.run.facts.mode, token=c.token, products=c.products)
+            BatchRun(
+                run=c.run.id,
+                number=c.run.facts.number,
+                mode=c.run.facts.mode,
+                token=c.token,
+                products=c.products,
+                left_out=list(c.left_out),
+            )
             for c in taken_up
         ]
         batch = Batch(batch=self.batch, campaign=self.campaign, runs=runs, problems=problems)
@@ -192,7 +207,9 @@ class Invocation:
     def _take_up(self, one: Claimed, named: bool = False) -> None:
         owner = Owner.from_token(os.environ.get(OWNER, "")) or Owner.current()
         run = one.run.id
-        claim = claimfile.ClaimFile(run=run, token=one.token, batch=self.batch, owner=owner.as_dict())
+        claim = claimfile.ClaimFile(
+            run=run, token=one.token, batch=self.batch, owner=owner.as_dict(), left_out=dict(one.left_out)
+        )
         claimfile.write(self.state, claim)
         self._note_facts(one.run.facts)
         attempts.complete_open(self.state, run, one.taken_from)
@@ -285,8 +302,9 @@ class Invocation:
         for one in batch.runs:
             if one.run in self._given_back:
                 continue
-            all_ = [self.state.folder / r for r in receipts_of(self.config, one.run, one.mode, one.products)]
-            last = [self.state.folder / r for r in final_receipts(self.config, one.run, one.mode, one.products)]
+            extent = (one.products, one.left_out)
+            all_ = [self.state.folder / r for r in receipts_of(self.config, one.run, one.mode, *extent)]
+            last = [self.state.folder / r for r in final_receipts(self.config, one.run, one.mode, *extent)]
             if all(p.is_file() for p in all_) and all(p.stat().st_mtime > batch.made.timestamp() for p in last):
                 finished.append(one.run)
         return finished
@@ -307,6 +325,7 @@ class Invocation:
                     history.prune(db, self.config, self.campaign, self._given_back)
                 if self._tunnel:
                     self._tunnel.close()
+                tell(self.config, self.state, self._failed)
                 return self._given_back
             except RunDbError as error:
                 if time.monotonic() > deadline:
@@ -326,8 +345,11 @@ class Invocation:
             except (StraxflowError, OSError) as error:
                 stands = Standing("failed", str(error))
             products = self._products(run)
-            if claimer.release(run.object_id, int(part["token"]), stands, products):
+            released = claimer.release(run.object_id, int(part["token"]), stands, products)
+            if released:
                 self._given_back[run.id] = stands.state
+            if released and released.status == "failed":
+                self._failed.append(facts_of(run, stands, released, self.batch))
             history.record(db, self.config, self.campaign, attempts.all_of(self.state, run.id))
 
     def _products(self, run: Run) -> dict[str, ProductState]:
@@ -338,7 +360,9 @@ class Invocation:
             claim = None
         if claim is None or claim.batch != self.batch:
             return {}  # never taken up
-        return product_states(self.config, self.state, run.id, run.facts.mode, since=claim.made)
+        return product_states(
+            self.config, self.state, run.id, run.facts.mode, since=claim.made, left_out=claim.left_out
+        )
 
     def _standing(self, run: Run, token: int) -> Standing:
         """How a run stands after this invocation's work on it."""
@@ -347,7 +371,9 @@ class Invocation:
         if claim is None or claim.token != token:
             return Standing("pending")  # claimed, but never taken up
         products = wanted_products(run.campaign(self.campaign))
-        stands = standing(self.config, self.state, run.id, run.facts.mode, since=claim.made, products=products)
+        stands = standing(
+            self.config, self.state, run.id, run.facts.mode, claim.made, products=products, left_out=claim.left_out
+        )
         tried = any(f.attempt.batch == self.batch for f in attempts.all_of(self.state, run.id))
         if stands.state == "pending" and not tried and not self._interrupted:
             return Standing("waiting", "none of its jobs could be started; see snakemake's own log")

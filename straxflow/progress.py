@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
 from straxflow.attempts import Attempt
 from straxflow.config import LIVE, Config
 from straxflow.owner import Owner
-from straxflow.plan import RECEIPTS, STATE_AFTER
+from straxflow.plan import NOTHING, RECEIPTS, STATE_AFTER
 from straxflow.receipts import Receipt, Registered, Released, State, Transferred
 from straxflow.runfiles import CachedFiles, RunFiles
 
-ProductStands = Literal["running", "done", "failed", "damaged", "waiting", "pending"]
+ProductStands = Literal["running", "done", "failed", "damaged", "misconfigured", "given up", "waiting", "pending"]
 
 RELEASE = "release"
 """The step that concerns all products of a run at once; it is told beside them."""
@@ -44,19 +44,30 @@ def chain_of(config: Config, product: str) -> list[tuple[str, type[Receipt]]]:
 
 
 def product_states(
-    config: Config, state: State, run: str, mode: str, since: datetime | None = None
+    config: Config,
+    state: State,
+    run: str,
+    mode: str,
+    since: datetime | None = None,
+    left_out: Mapping[str, str] = NOTHING,
 ) -> dict[str, ProductState]:
     """How each product of a run stands by its receipts and by its attempts begun after `since`; and `release`.
 
-    Without `since`, a product whose receipts are all there is done, whatever was tried later.
+    Without `since`, a product whose receipts are all there is done, whatever was tried later. What is `left_out` (with
+    the reason) and not made is given up.
     """
     cache = CachedFiles()
     seen = cache.look(state, run)
-    return states_seen(config, mode, seen, lambda product: cache.size_mb(state, run, product, seen), since)
+    return states_seen(config, mode, seen, lambda product: cache.size_mb(state, run, product, seen), since, left_out)
 
 
 def states_seen(
-    config: Config, mode: str, seen: RunFiles, size: Callable[[str], float | None], since: datetime | None = None
+    config: Config,
+    mode: str,
+    seen: RunFiles,
+    size: Callable[[str], float | None],
+    since: datetime | None = None,
+    left_out: Mapping[str, str] = NOTHING,
 ) -> dict[str, ProductState]:
     """The same by files that were just looked at."""
     last: dict[str, dict[str, Attempt]] = {}
@@ -67,7 +78,7 @@ def states_seen(
             last.setdefault(owner, {})[attempt.step] = attempt
     live = [LIVE] if "transfer" in config.steps else []
     release = [RELEASE] if RELEASE in config.steps else []
-    return {
+    found = {
         product: _one(
             chain_of(config, product),
             "" if product == RELEASE else f"{product}/",
@@ -78,6 +89,10 @@ def states_seen(
         )
         for product in [*live, *config.products_for(mode), *release]
     }
+    for product, reason in left_out.items():
+        if product in found and found[product].state not in ("done", "running"):
+            found[product] = replace(found[product], state="given up", reason=reason)
+    return found
 
 
 def _one(

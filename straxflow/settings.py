@@ -30,3 +30,9 @@ def settings_digest(config: Config, product: str) -> str:
     """Ten hexadecimal digits that change when a product would be made differently."""
     text = json.dumps(process_settings(config, product), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def failure_settings(config: Config) -> str:
+    """Ten hexadecimal digits that change when a product that failed by its configuration may fare better."""
+    told = config.model_dump(mode="json", include={"products", "strax", "container"})
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]

@@ -21,6 +21,7 @@ from straxflow.plan import Standing, standing
 from straxflow.progress import RELEASE, ProductState, product_states
 from straxflow.receipts import State
 from straxflow.rundb import history
+from straxflow.rundb.asked import left_out_of
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.pending import scope
 from straxflow.rundb.rundoc import Malformed, Run, parse, query_for, status_field, status_holder
@@ -162,8 +163,9 @@ class Sync:
         part = run.campaign(self.campaign)
         if not (known or part.get("token")):
             return None
-        products = product_states(self.config, self.state, run.id, run.facts.mode, since=EVER)
-        stands = standing(self.config, self.state, run.id, run.facts.mode, since=EVER)
+        left_out = left_out_of(run, self.config, self.campaign)
+        products = product_states(self.config, self.state, run.id, run.facts.mode, since=EVER, left_out=left_out)
+        stands = standing(self.config, self.state, run.id, run.facts.mode, since=EVER, left_out=left_out)
         kind, after, reason = self._state(run, stands, products, outcome)
         fields: Document = details(self.campaign, products, part)
         field_ = status_field(self.campaign, self.config)

@@ -6,15 +6,17 @@ import errno
 import gc
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from straxflow import attempts, claimfile
 from straxflow.batch import Batch, config_file
 from straxflow.campaigns import source_state
 from straxflow.config import LIVE, Config, Resources
-from straxflow.errors import StraxflowError
+from straxflow.errors import Cause, StraxflowError
 from straxflow.expected import rate_of, rated_bytes
 from straxflow.folders import check_folders
 from straxflow.fsio import write_atomic
@@ -24,6 +26,9 @@ from straxflow.plan import RECEIPTS, wanted_of
 from straxflow.receipts import Processed, Registered, RunFacts, State, Transferred
 from straxflow.rundb.rundoc import query_for
 from straxflow.servers import Servers
+
+ENDED_BY: dict[str, Cause] = {"mem_mb": "out of memory", "runtime_min": "time-out"}
+"""What ends a job that has too little of a resource."""
 
 
 @contextmanager
@@ -54,6 +59,8 @@ class Flow:
         self.log = log
         self.invocation = Invocation(config, state, campaign, batch)
         self._facts: dict[str, RunFacts] = {}
+        self._left_out: dict[str, Collection[str]] = {}
+        self._ended: dict[str, Counter[tuple[str, str, Cause | None]]] = {}
         self._begun = False
         self._finished = False
         self._bytes: dict[str, int] = {}
@@ -100,23 +107,30 @@ class Flow:
         check_folders(self.config, self.state)
         chosen = self.invocation.preview(lambda text: self.log.warning(f"straxflow: {text}"))
         self._facts |= {one.run.id: one.run.facts for one in chosen}
+        self._left_out |= {one.run.id: self.invocation.left_out(one.run) for one in chosen}
         self.log.info(f"straxflow: {len(chosen)} pending run{'s' * (len(chosen) != 1)} would be claimed")
-        return [
-            path
-            for one in chosen
-            for path in wanted_of(self.config, self.state, one.run.id, one.run.facts.mode, one.products)
-        ]
+        return [path for one in chosen for path in self._wanted_of(one.run.id, one.run.facts.mode, one.products)]
 
     def receipts_of_batch(self, batch_file: str) -> list[str]:
         """All receipts of the runs of a batch."""
         batch = Batch.model_validate_json(Path(batch_file).read_text(encoding="utf-8"))
         self._ranks = {run.run: len(batch.runs) - place for place, run in enumerate(batch.runs)}
+        self._left_out |= {run.run: run.left_out for run in batch.runs}
         if batch.runs and self._begun and self._processes_here:
             # it does its imports while the first data come in
             self._servers.start_strax()
-        return [
-            path for run in batch.runs for path in wanted_of(self.config, self.state, run.run, run.mode, run.products)
-        ]
+        return [path for run in batch.runs for path in self._wanted_of(run.run, run.mode, run.products)]
+
+    def _wanted_of(self, run: str, mode: str, products: Sequence[str] | None) -> list[str]:
+        return wanted_of(self.config, self.state, run, mode, products, self._left_out_of(run))
+
+    def _left_out_of(self, run: str) -> Collection[str]:
+        """Products that are not made of a run in this invocation; a job of its own reads them from the run's claim."""
+        if run not in self._left_out:
+            claim = claimfile.read(self.state, run)
+            ours = claim is not None and claim.batch == self.invocation.batch
+            self._left_out[run] = claim.left_out if claim and ours else ()
+        return self._left_out[run]
 
     def check_run_id(self, run: str) -> None:
         """Make sure that a target names a run by its id, as a dry run asks nobody else.
@@ -136,7 +150,9 @@ class Flow:
 
     def before_release(self, run: str) -> list[str]:
         """All receipts that must stand before a run's copies may be dropped."""
-        products = self.config.products_for(self._facts_of(run).mode)
+        left_out = self._left_out_of(run)
+        made = self.config.products_for(self._facts_of(run).mode)
+        products = [product for product in made if product not in left_out]
         live = [LIVE] if "transfer" in self.config.steps else []
         return [f"runs/{run}/{p}/{Registered.name}" for p in live + products]
 
@@ -185,7 +201,16 @@ class Flow:
             gigabytes = self._live_bytes(run, inputs) / 1e9 if per_gb else 0
         except StraxflowError:
             gigabytes = 0  # an unreadable receipt fails the step that reads it, not the planning of all others
-        return int((base + per_gb * gigabytes) * attempt)
+        amount = int((base + per_gb * gigabytes) * (attempt + self._too_small(step, name, run, product)))
+        most: int | None = getattr(self.config.resources, f"max_{name}")
+        return amount if most is None else min(amount, most)
+
+    def _too_small(self, step: str, name: str, run: str, product: str | None) -> int:
+        """How often a step was ended for want of this resource by earlier invocations."""
+        if run not in self._ended:
+            earlier = [f.attempt for f in attempts.all_of(self.state, run) if f.attempt.batch != self.invocation.batch]
+            self._ended[run] = Counter((a.step, a.product, a.cause) for a in earlier)
+        return self._ended[run][step, product or LIVE, ENDED_BY[name]]
 
     def _resources(self, step: str, product: str | None, run: str) -> Resources:
         own = self.config.products[product].resources if product and step == "process" else None

@@ -19,7 +19,8 @@ from rich.text import Text
 COLOURS = {
     "done": "green", "reached": "green", "ok": "green", "OK": "green", "working": "cyan", "running": "cyan",
     "waiting": "yellow", "warning": "yellow", "WARNING": "yellow", "held": "yellow",
-    "failed": "red", "killed": "red", "damaged": "bold red", "CRITICAL": "bold red",
+    "failed": "red", "killed": "red", "misconfigured": "red", "given up": "red", "incomplete": "red",
+    "damaged": "bold red", "CRITICAL": "bold red",
 }  # fmt: skip
 
 

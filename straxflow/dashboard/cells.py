@@ -18,7 +18,9 @@ from straxflow.runfiles import CachedFiles
 DONE, RUNNING, FAILED, WAITING, STOPPED, TODO = "d", "r", "f", "w", "s", "."
 """A step's state in a cell: waiting will be tried again without counting as a failure, stopped was interrupted."""
 
-AFTER = {"ok": DONE, "failed": FAILED, "damaged": FAILED, "killed": FAILED, "retry": WAITING}
+AFTER = {
+    "ok": DONE, "failed": FAILED, "damaged": FAILED, "misconfigured": FAILED, "killed": FAILED, "retry": WAITING,
+}  # fmt: skip
 TAIL_LINES = 8
 
 

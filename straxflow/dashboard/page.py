@@ -33,7 +33,7 @@ SLOW_S = 30.0
 """How often disks and the throughput are looked at, seconds; a remote store ten times less often."""
 MOST_LISTS, MOST_RUNS = 12, 30
 """Lists by state and mode, and pages of runs, that are kept at once."""
-AS_IN_DOCUMENTS = {"reached": "done", "damaged": "failed"}
+AS_IN_DOCUMENTS = {"reached": "done", "damaged": "failed", "misconfigured": "failed", "incomplete": "failed"}
 """States that only receipts tell, as the run documents have them."""
 
 Json = dict[str, Any]

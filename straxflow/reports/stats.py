@@ -112,7 +112,7 @@ def from_rows(rows: Iterable[RunRow], by: By) -> Stats:
         if row.bytes is not None:
             one.sized += 1
             one.live_bytes += row.bytes
-        if row.state in ("failed", "damaged"):
+        if row.state in ("failed", "damaged", "misconfigured", "incomplete"):
             _count(failures, row.reason)
     return Stats(sorted(bins.values(), key=lambda one: one.key), failures=dict(failures.most_common()))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pymongo import ReturnDocument
@@ -13,9 +13,11 @@ from pymongo.errors import WriteError
 
 from straxflow.config import Config
 from straxflow.errors import RunDbError
+from straxflow.failures import REMEMBERED, judge
 from straxflow.owner import Owner
 from straxflow.plan import Standing
 from straxflow.progress import ProductState
+from straxflow.rundb.asked import left_out_of, person_asks
 from straxflow.rundb.client import Document, RunDb, first_line
 from straxflow.rundb.gate import OPEN, Gate, at_work
 from straxflow.rundb.pending import Candidate, candidates, claim_lapsed, readable
@@ -34,6 +36,19 @@ class Claimed:
     taken_from: str | None = None
     products: list[str] | None = None
     """The products to make of it; None: all that its mode has."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Products that are not made of it in this pass, each with the reason."""
+
+
+@dataclass(frozen=True)
+class Released:
+    """A run that was given back: its state and reason as its document tells them, whether it is left to a person, and
+    how often it has failed. Of one that has its earlier state again nothing is told."""
+
+    status: str | None = None
+    reason: str | None = None
+    settled: bool = False
+    count: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,15 +71,18 @@ class Claimer:
         """Claim pending runs in the order of `candidates`, as many as `claim.max_runs` and the gate allow."""
         # a claim job that died half-way is tried again, and finds what it had claimed
         claimed = [
-            Claimed(run, int(part["token"]), part["claim"].get("taken_from"), wanted_products(part))
+            self._claimed(run, int(part["token"]), part["claim"])
             for run in readable(self.held(), self.config, self.campaign, problem)
             if (part := run.campaign(self.campaign))
         ]
         most = self.config.claim.max_runs if gate.room is None else min(self.config.claim.max_runs, gate.room)
         if len(claimed) >= most:
             return claimed
+        now, asked = self.db.now(), time.monotonic()
         for candidate in candidates(self.db, self.config, self.campaign, problem, gate):
-            if not available(candidate.run.id) or not (one := self._take(candidate)):
+            if time.monotonic() > asked + 1:
+                now, asked = self.db.now(), time.monotonic()
+            if not available(candidate.run.id) or not (one := self._take(candidate, now)):
                 continue
             if self._one_too_many():
                 self.undo(candidate.run.object_id, one.token)
@@ -86,6 +104,20 @@ class Claimer:
             RunDbError: if there is no such run, it is malformed or still being taken, it lies below
                 `min_run_number`, or another invocation works on it.
         """
+        for _ in range(5):
+            taken, holder = self._try_named(run_id)
+            if taken:
+                return taken
+            if holder:
+                break
+        owner = holder.get("owner") or {}
+        raise RunDbError(
+            f"run {run_id}: invocation {holder.get('batch')} works on it "
+            f"(host {owner.get('host')}, pid {owner.get('pid')}); wait for it, or stop it"
+        )
+
+    def _try_named(self, run_id: str) -> tuple[Claimed | None, Mapping[str, Any]]:
+        """The claim on a run, or who holds it; neither if its document changed just now."""
         documents = list(self.db.runs.find(query_for(run_id, self.config)).limit(2))
         if not documents:
             raise RunDbError(f"run {run_id}: there is no run document of it in {self.db.runs.full_name}")
@@ -106,21 +138,21 @@ class Claimer:
             guard[batch] = {"$exists": False}
         elif claim_lapsed(claim, self.db.now(), self.config.claim.lease_s):
             guard |= {batch: claim.get("batch"), f"{self._ours}.claim.renewed": claim.get("renewed")}
-        taken = None if claim is not None and batch not in guard else self._take(Candidate(run, guard), named=True)
-        if taken is None:
-            now_held = self.db.runs.find_one({"_id": run.object_id}) or {}
-            holder = campaign_part(now_held, self.campaign).get("claim") or {}
-            owner = holder.get("owner") or {}
-            raise RunDbError(
-                f"run {run_id}: invocation {holder.get('batch')} works on it "
-                f"(host {owner.get('host')}, pid {owner.get('pid')}); wait for it, or stop it"
-            )
-        return taken
+        taken = (
+            None
+            if claim is not None and batch not in guard
+            else self._take(Candidate(run, guard), self.db.now(), named=True)
+        )
+        now_held = {} if taken else self.db.runs.find_one({"_id": run.object_id}) or {}
+        return taken, campaign_part(now_held, self.campaign).get("claim") or {}
 
-    def _take(self, candidate: Candidate, named: bool = False) -> Claimed | None:
+    def _take(self, candidate: Candidate, now: datetime, named: bool = False) -> Claimed | None:
         earlier = candidate.run.campaign(self.campaign).get("claim")
-        now = self.db.now()
         taken_from = earlier.get("batch") if isinstance(earlier, Mapping) else None
+        field_ = status_field(self.campaign, self.config)
+        word = status_holder(candidate.run.document, self.campaign, self.config).get("processing_status")
+        # all is forgiven to a run that a person asks for; what a person writes just now is not overlooked
+        forgiven = REMEMBERED if person_asks(candidate.run, self.config, self.campaign) and not named else ()
         reason = f"claimed by straxflow {self.batch}"
         status = status_value(self.config, SUBMITTED, now, self.owner.host, reason, self.batch)
         claim = {
@@ -136,14 +168,15 @@ class Claimer:
             "renewed": now,
         }
         document = self.db.runs.find_one_and_update(
-            candidate.condition,
+            {**candidate.condition, field_: word},
             {
                 "$set": {
                     f"{self._ours}.claim": claim,
-                    status_field(self.campaign, self.config): status,
+                    field_: status,
                     **other_fields(self.config, self.campaign, SUBMITTED, {}),
                 },
                 "$inc": {f"{self._ours}.token": 1},
+                **({"$unset": {f"{self._ours}.{name}": "" for name in forgiven}} if forgiven else {}),
             },
             projection={f"{self._ours}.token": 1},
             return_document=ReturnDocument.AFTER,
@@ -151,7 +184,7 @@ class Claimer:
         if document is None:
             return None
         token = int(campaign_part(document, self.campaign)["token"])
-        return Claimed(candidate.run, token, taken_from, candidate.products)
+        return self._claimed(candidate.run, token, claim)
 
     def renew(self) -> int:
         """Renew all claims of this batch; how many there are."""
@@ -167,8 +200,8 @@ class Claimer:
 
     def release(
         self, object_id: object, token: int, standing: Standing, products: Mapping[str, ProductState] = NONE
-    ) -> bool:
-        """Give a run back with its state, and those of its products; False if it is not ours any more.
+    ) -> Released | None:
+        """Give a run back with its state, and those of its products; None if it is not ours any more.
 
         What somebody else wrote meanwhile as its state stays, and so does the earlier state of a run that a person
         named, unless it is done now.
@@ -176,37 +209,34 @@ class Claimer:
         guard = self._guard(object_id, token)
         document = self.db.runs.find_one(guard)
         if document is None:
-            return False
+            return None
         part = campaign_part(document, self.campaign)
         if part["claim"].get("named") and standing.state != "done":
-            return self.undo(object_id, token, products)
+            return Released() if self.undo(object_id, token, products) else None
         now = self.db.now()
-        set_: Document = {}
-        unset: Document = {f"{self._ours}.claim": ""}
-        update: Document = {"$set": set_, "$unset": unset}
-        if standing.state == "done":
-            unset |= {f"{self._ours}.{name}": "" for name in ("due", "wait_until", "failures", "waits")}
-        elif standing.state == "failed":
-            delay = self._backoff(_count(part, "failures"), self.config.failures.growth)
-            set_[f"{self._ours}.due"] = now + timedelta(seconds=delay)
-        elif standing.state == "damaged":
-            # nothing but a person can mend it, so it is never due again by itself
-            unset[f"{self._ours}.due"] = ""
-        elif standing.state == "waiting":
-            delay = self._backoff(_count(part, "waits"), 2)
-            set_[f"{self._ours}.wait_until"] = now + timedelta(seconds=delay)
-            update["$inc"] = {f"{self._ours}.waits": 1}
+        verdict = judge(self.config, part, standing, now)
         status = STATUS[standing.state]
-        if status == "failed":
-            update["$inc"] = {f"{self._ours}.failures": 1}
-            if shares_state(self.campaign, self.config):
-                update["$inc"]["processing_failed"] = 1
-        reason = None if standing.state == "done" else standing.reason
-        field = status_field(self.campaign, self.config)
-        told = f"{reason} (log: {standing.log})" if standing.log else reason
-        set_[field] = status_value(self.config, status, now, self.owner.host, told, self.batch)
-        set_ |= other_fields(self.config, self.campaign, status, products)
-        return self._end_claim(guard, update, details(self.campaign, products, part))
+        reason = None if standing.state == "done" else verdict.reason
+        told = f"{reason} (log: {standing.log})" if standing.log and reason else reason
+        update: Document = {
+            "$set": {
+                **{f"{self._ours}.{name}": value for name, value in verdict.sets.items()},
+                f"{self._ours}.gave_back": {"status": status, "batch": self.batch},
+                status_field(self.campaign, self.config): status_value(
+                    self.config, status, now, self.owner.host, told, self.batch
+                ),
+                **other_fields(self.config, self.campaign, status, products),
+            },
+            "$unset": {f"{self._ours}.{name}": "" for name in ["claim", *sorted(verdict.unsets)]},
+        }
+        if status == "failed" and shares_state(self.campaign, self.config):
+            if isinstance(document.get("processing_failed", 0), int):
+                update["$inc"] = {"processing_failed": 1}
+            else:
+                update["$set"]["processing_failed"] = 1
+        if self._end_claim(guard, update, details(self.campaign, products, part)):
+            return Released(status, reason, verdict.settled, verdict.count)
+        return None
 
     def undo(self, object_id: object, token: int, products: Mapping[str, ProductState] = NONE) -> bool:
         """Give a run back with the state it had before it was claimed; False if it is not ours any more."""
@@ -249,9 +279,9 @@ class Claimer:
     def _guard(self, object_id: object, token: int) -> Document:
         return {"_id": object_id, f"{self._ours}.claim.batch": self.batch, f"{self._ours}.token": token}
 
-    def _backoff(self, times: int, growth: float) -> float:
-        law = self.config.failures
-        return float(law.backoff_s * random.uniform(0.5, 1.5) * growth ** min(times, law.growth_steps))
+    def _claimed(self, run: Run, token: int, claim: Mapping[str, Any]) -> Claimed:
+        left_out = {} if claim.get("named") else left_out_of(run, self.config, self.campaign)
+        return Claimed(run, token, claim.get("taken_from"), claim.get("products"), left_out)
 
 
 def wanted_products(part: Mapping[str, Any]) -> list[str] | None:
@@ -266,11 +296,6 @@ def _status_before(run: Run, earlier: Any, campaign: str, config: Config) -> Any
     if run.status in (SUBMITTED, RUNNING) and isinstance(earlier, Mapping):
         return earlier.get("before")
     return status_holder(run.document, campaign, config).get("processing_status")
-
-
-def _count(part: Mapping[str, Any], name: str) -> int:
-    value = part.get(name)
-    return value if isinstance(value, int) else 0
 
 
 def _without_empty(update: Document) -> Document:

@@ -75,7 +75,7 @@ class Memory:
         run = self.claim.run
         seen = files.look(self.state, run)
         size = partial(files.size_mb, self.state, run, files=seen)
-        states = states_seen(self.config, self.mode, seen, size, self.claim.made)
+        states = states_seen(self.config, self.mode, seen, size, self.claim.made, self.claim.left_out)
         news = [file for file in seen.attempts if self.attempts.get(file.path.name) is not file]
         ended = max((file.attempt.ended for file in seen.attempts if file.attempt.ended), default=None)
         restless = ended is not None and (now() - ended).total_seconds() < BETWEEN_S

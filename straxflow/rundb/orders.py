@@ -10,6 +10,7 @@ from typing import Literal
 from straxflow.actions import user_name
 from straxflow.config import Config
 from straxflow.errors import ClaimLost, RunDbError
+from straxflow.failures import REMEMBERED
 from straxflow.owner import Owner, this_host
 from straxflow.rundb.chosen import Chosen
 from straxflow.rundb.client import Document, RunDb
@@ -17,8 +18,6 @@ from straxflow.rundb.pending import claim_lapsed
 from straxflow.rundb.rundoc import shares_state, status_field
 from straxflow.rundb.states import other_fields
 
-DELAYS = ("due", "wait_until", "failures", "waits")
-"""What keeps a run from being tried again at once, in straxflow's part of its document."""
 MARKED = "marked"
 """Who took a run for done by hand, and why; as long as it stands, the receipts do not change that state."""
 
@@ -95,16 +94,16 @@ class Orders:
             status_field(self.campaign, self.config): self._status("done", "marked done"),
             **other_fields(self.config, self.campaign, "done", {}),
         }
-        return self._order(run, set_, list(DELAYS), "marked done")
+        return self._order(run, set_, list(REMEMBERED), "marked done")
 
     def _again(self, run: Chosen, how: str, text: str) -> Outcome:
         part = run.part(self.campaign)
-        obstacles = [name for name in (*DELAYS, MARKED) if name in part]
+        obstacles = [name for name in (*REMEMBERED, MARKED) if name in part]
         if run.status(self.campaign, self.config) == "pending" and not obstacles:
             return Outcome(run.id, "same", "is pending already")
         skipped = sorted(set(_tags(run)) & set(self.config.runs.tags.leave_alone))
         hint = f"; but it is left alone while it has the tag {', '.join(skipped)}" if skipped else ""
-        return self._order(run, self._pending(run, how), [*DELAYS, MARKED], text + hint)
+        return self._order(run, self._pending(run, how), [*REMEMBERED, MARKED], text + hint)
 
     def set_state(self, run: Chosen, status: str, how: str, unset: list[str]) -> Outcome:
         """Give a run that nobody works on a state, with who did it and why."""
@@ -129,7 +128,7 @@ class Orders:
             ClaimLost: if it is not held any more.
         """
         ours = {"_id": run.object_id, f"{self._ours}.claim.batch": batch}
-        unset = {f"{self._ours}.{name}": "" for name in (*DELAYS, MARKED)}
+        unset = {f"{self._ours}.{name}": "" for name in (*REMEMBERED, MARKED)}
         update = {"$set": {**self._pending(run, how), **(fields or {})}, "$unset": unset}
         if not self.db.runs.update_one(ours, update).matched_count:
             raise ClaimLost(f"run {run.id}: taken over by another invocation; nothing was changed")

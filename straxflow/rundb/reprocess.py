@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from straxflow.config import Config
+from straxflow.failures import REMEMBERED
 from straxflow.rundb.chosen import FIELDS, Chosen, usable
 from straxflow.rundb.client import Document, RunDb
-from straxflow.rundb.orders import DELAYS, MARKED, Orders, Outcome
+from straxflow.rundb.orders import MARKED, Orders, Outcome
 from straxflow.rundb.rundoc import status_holder
 
 PAUSED = "paused"
@@ -32,7 +33,7 @@ def queue(orders: Orders, run: Chosen) -> Outcome:
     status = run.status(orders.campaign, orders.config)
     if status not in (None, CANCELLED):
         return Outcome(run.id, "same", f"is in it already: {status}")
-    return orders.set_state(run, "pending", "queued", [*DELAYS, MARKED])
+    return orders.set_state(run, "pending", "queued", [*MARKED])
 
 
 def pause(orders: Orders, run: Chosen) -> Outcome:
@@ -56,7 +57,7 @@ def cancel(orders: Orders, run: Chosen) -> Outcome:
     status = run.status(orders.campaign, orders.config)
     if status not in (*OPEN, PAUSED):
         return Outcome(run.id, "same", f"is {status}")
-    return orders.set_state(run, CANCELLED, "cancelled", list(DELAYS))
+    return orders.set_state(run, CANCELLED, "cancelled", list(REMEMBERED))
 
 
 @dataclass(frozen=True)

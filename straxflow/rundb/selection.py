@@ -19,6 +19,7 @@ from straxflow.rundb.client import Document
 from straxflow.rundb.gate import OPEN, Gate
 from straxflow.rundb.rundoc import ONLINE, Run, status_field, status_holder, tags_of
 from straxflow.runlist import RunList, parse_runs
+from straxflow.settings import failure_settings
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ class Selection:
                 f"{ours}.failures": {"$lt": self.config.failures.give_up_after},
             },
         ]
+        # what failed by its configuration is tried again when that has changed
+        changed = {"$exists": True, "$ne": failure_settings(self.config)}
+        branches.append({f"{field}.status": "failed", f"{ours}.settings": changed})
         if self.campaign == ONLINE:
             at_daq = {"host": self.config.daq.host, "type": "live"}
             for theirs in self.untouched():

@@ -20,6 +20,8 @@ STATUS: dict[RunState, str] = {
     "reached": "pending",
     "failed": "failed",
     "damaged": "failed",
+    "misconfigured": "failed",
+    "incomplete": "failed",
     "waiting": "pending",
     "pending": "pending",
 }
@@ -30,6 +32,8 @@ SHARED: dict[ProductStands, str] = {
     "done": "done",
     "failed": "failed",
     "damaged": "failed",
+    "misconfigured": "failed",
+    "given up": "failed",
     "waiting": "pending",
     "pending": "pending",
 }

@@ -30,7 +30,8 @@ from straxflow.transport.rsync import Rsync
 def release(job: Job) -> Released:
     """Drop what is stored elsewhere; what cannot be proven to be stays, and the receipt says why."""
     facts = job.state.facts(job.run)
-    work = _Release(job, job.config.products_for(facts.mode))
+    made = [product for product in job.config.products_for(facts.mode) if product not in job.fence.left_out]
+    work = _Release(job, made)
     for product in work.products:
         work.drop_staging(product)
     live_copy = job.config.folders.live / job.run
@@ -62,6 +63,9 @@ class _Release:
             if not folder.is_dir():
                 self.dropped[str(folder)] = "was dropped before"
                 continue
+            if waiting := self._left_out_of(product):
+                self.kept[str(folder)] = waiting
+                continue
             if config.release.staging == "keep" or config.products[product].keep_staging:
                 self.kept[str(folder)] = "configured to be kept"
                 continue
@@ -76,6 +80,11 @@ class _Release:
             _drop(folder)
             self.freed += target.bytes
             self.dropped[str(folder)] = "read back: " + "; ".join(proofs)
+
+    def _left_out_of(self, source: str) -> str | None:
+        """Why a copy is still needed: a product made from it is left out for now, and may be asked for again."""
+        left_out = [name for name in self.job.fence.left_out if self.job.config.products[name].source == source]
+        return f"{', '.join(left_out)}, made from it, is not stored" if left_out else None
 
     def finish_earlier_drops(self, live_copy: Path) -> None:
         """Remove what attempts that were killed half-way left of this run: nobody else would come by."""
@@ -92,6 +101,9 @@ class _Release:
         config, run = self.job.config, self.job.run
         if config.release.live == "keep":
             self.kept[str(folder)] = "configured to be kept (release.live)"
+            return
+        if waiting := self._left_out_of(LIVE):
+            self.kept[str(folder)] = waiting
             return
         received = self.job.state.get(run, LIVE, Transferred)
         stored = next((p for p in self.products if self._has_every_record(p)), None)

@@ -53,8 +53,9 @@ def _give_one_back(claimer: Claimer, config: Config, state: State, run: Run, bat
     claim = claimfile.read(state, run.id)
     if claim and claim.token == token:
         products = wanted_products(run.campaign(claimer.campaign))
-        stands = standing(config, state, run.id, run.facts.mode, since=claim.made, products=products)
-        states = product_states(config, state, run.id, run.facts.mode, since=claim.made)
+        since, left_out = claim.made, claim.left_out
+        stands = standing(config, state, run.id, run.facts.mode, since, products, left_out)
+        states = product_states(config, state, run.id, run.facts.mode, since, left_out)
         history.record(claimer.db, config, claimer.campaign, attempts.all_of(state, run.id))
         if stands.state == "done":
             claimer.release(run.object_id, token, stands, states)

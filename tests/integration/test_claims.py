@@ -55,35 +55,47 @@ def claim(config: Config, batch: str, owner: Owner) -> dict[str, int]:
     return {one.run.id: one.token for one in taken}
 
 
-def _claim_some(files: list[Path], root: Path, name: str, found: Any) -> None:
+def _claim_some(files: list[Path], root: Path, name: str, found: Any, go: Any, over: Any) -> None:
     from straxflow.config import load_files
 
     config = load_files(files, root)
-    mine: dict[str, list[str]] = {}
-    while got := claim(config, f"{name}_{len(mine)}", Owner.current()):
-        mine[f"{name}_{len(mine)}"] = list(got)
+    mine: dict[str, dict[str, int]] = {}
+    with connect(config) as db:
+        go.wait(60)
+        while db.runs.count_documents({"straxflow.online.claim": {"$exists": False}}, limit=1):
+            batch = f"{name}_{len(mine)}"
+            taken = Claimer(db, config, "online", batch, Owner.current()).claim_pending(lambda _: True, print)
+            mine[batch] = {one.run.id: one.token for one in taken}
     found.put(mine)
+    over.wait(400)  # the claims of who is gone may be taken at once
 
 
-def test_eight_processes_claim_each_run_once(site: Site) -> None:
-    for number in range(1, 301):
-        site.document(number)
-    site.configure(claim={"max_runs": 7})
+@pytest.mark.slow
+def test_eight_processes_claim_each_of_2000_runs_once(site: Site) -> None:
+    site.document(1)
+    first = site.doc(1)
+    del first["_id"]
+    site.runs.insert_many([{**first, "number": number} for number in range(2, 2001)])
+    # nobody renews here
+    site.configure(claim={"max_runs": 250, "lease_s": 3600})
     context = multiprocessing.get_context("spawn")
-    found = context.Queue()
+    found, go, over = context.Queue(), context.Event(), context.Event()
     files = [site.root / "config" / "config.yaml"]
-    workers = [context.Process(target=_claim_some, args=(files, site.root, f"b{i}", found)) for i in range(8)]
+    workers = [context.Process(target=_claim_some, args=(files, site.root, f"b{i}", found, go, over)) for i in range(8)]
     for worker in workers:
         worker.start()
-    claimed = {batch: runs for _ in workers for batch, runs in found.get(timeout=60).items()}
+    go.set()
+    claimed = {batch: runs for _ in workers for batch, runs in found.get(timeout=400).items()}
+    over.set()
     for worker in workers:
         worker.join(30)
-    everything = [run for runs in claimed.values() for run in runs]
-    assert len(everything) == len(set(everything)) == 300
-    for batch, runs in claimed.items():
-        assert sorted(runs, reverse=True) == runs
-        part = site.doc(int(runs[0]))["straxflow"]["online"]
-        assert (part["claim"]["batch"], part["token"]) == (batch, 1)
+    holders = {int(run): (batch, token) for batch, runs in claimed.items() for run, token in runs.items()}
+    assert sum(map(len, claimed.values())) == len(holders) == 2000
+    told = {d["number"]: d["straxflow"]["online"] for d in site.runs.find()}
+    assert holders == {number: (part["claim"]["batch"], part["token"]) for number, part in told.items()}
+    assert {token for _, token in holders.values()} == {1}
+    assert all(list(runs) == sorted(runs, reverse=True) for runs in claimed.values())
+    assert len({batch.partition("_")[0] for batch, runs in claimed.items() if runs}) > 1
 
 
 def test_a_claim_job_that_is_tried_again_finds_what_it_had(site: Site) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from straxflow.attempts import AttemptFile
 from straxflow.config import STEPS, Config
-from straxflow.plan import final_receipts, receipts_of, standing
+from straxflow.plan import Standing, final_receipts, receipts_of, standing
 from straxflow.receipts import State, now
 
 RUN = "000001"
@@ -102,24 +102,57 @@ def test_a_failure_is_not_hidden_by_receipts_of_earlier_passes(tmp_path: Path) -
         (["killed"], "failed"),
         (["retry"], "waiting"),
         (["failed", "damaged"], "damaged"),
+        (["misconfigured"], "misconfigured"),
         (["claim lost"], "pending"),
     ],
 )
 def test_attempts_tell_why_receipts_are_missing(tmp_path: Path, outcomes: list[Any], expected: str) -> None:
     state = State(tmp_path)
+    complete(state, [r for r in receipts_of(config(), RUN, "background") if "/live/" in r])
     for outcome in outcomes:
         AttemptFile.start(state, RUN, "raw", "process", "b", "logs/x").end(outcome, "words", 1)
     found = standing(config(), state, RUN, "background")
     assert found.state == expected
-    if expected in ("failed", "damaged", "waiting"):
+    if expected in ("failed", "damaged", "misconfigured", "waiting"):
         assert (found.reason, found.log) == ("process of raw: words", str(tmp_path / "logs/x"))
 
 
-def test_the_worst_of_several_products_counts(tmp_path: Path) -> None:
+def test_what_can_be_mended_by_another_try_decides_and_the_worst_is_told_first(tmp_path: Path) -> None:
     state = State(tmp_path)
-    for product, outcome in (("raw", "retry"), ("events", "failed"), ("led", "damaged")):
-        AttemptFile.start(state, RUN, product, "process", "b", "logs/x").end(outcome, "words", 1)  # type: ignore[arg-type]
-    assert standing(config(), state, RUN, "background").reason == "process of led: words"
+    some = config(products={"raw": {"from": "live"}, "events": {"from": "raw"}, "other": {"from": "raw"}})
+    complete(state, [r for r in receipts_of(some, RUN, "led") if "/live/" in r or "/raw/" in r])
+    began = now()
+
+    def ends(product: str, outcome: Any) -> Standing:
+        AttemptFile.start(state, RUN, product, "process", "b", "logs/x").end(outcome, "words", 1)
+        return standing(some, state, RUN, "background", began)
+
+    damaged = ends("events", "damaged")
+    # nobody has come to `other`
+    assert (damaged.state, damaged.reason, set(damaged.failures)) == ("pending", "process of events: words", {"events"})
+    assert damaged.made == {"live", "raw"}
+    assert ends("other", "damaged").state == "damaged"
+    assert ends("other", "misconfigured").state == "damaged"
+    assert ends("other", "retry").state == "waiting"
+    failed = ends("other", "failed")
+    assert (failed.state, failed.reason) == ("failed", "process of events: words; process of other: words")
+    assert ends("raw", "damaged").made == {"live"}
+
+
+def test_what_is_left_out_is_not_waited_for(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    left_out = {"events": "given up after 2 failures: process: words", "late": "made from events"}
+    wanted = receipts_of(config(), RUN, "background", None, left_out)
+    assert f"runs/{RUN}/raw/stored.json" in wanted
+    assert not [r for r in wanted if "events" in r or "late" in r]
+    assert f"runs/{RUN}/released.json" in final_receipts(config(), RUN, "background", None, left_out)
+    complete(state, wanted)
+    assert standing(config(), state, RUN, "background", now()).state == "pending"
+    found = standing(config(), state, RUN, "background", now(), left_out=left_out)
+    assert (found.state, found.made) == ("incomplete", {"live", "raw"})
+    assert found.reason == (
+        "raw made; left out: events: given up after 2 failures: process: words; late: made from events"
+    )
 
 
 def test_attempts_of_earlier_claims_do_not_count(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from straxflow.attempts import AttemptFile
 from straxflow.batch import Batch, BatchRun, campaign_name, runs_in_targets
 from straxflow.config import Config
 from straxflow.config.sections.resources import StepResources
-from straxflow.errors import StraxflowError
+from straxflow.errors import Cause, StraxflowError
 from straxflow.expected import rated_bytes
 from straxflow.receipts import RunFacts, State, Transferred, write
 from straxflow.workflow import Flow, quiet_errors
@@ -57,6 +58,23 @@ def test_resources_grow_with_the_attempt_and_the_run(tmp_path: Path) -> None:
     # what arrived counts, not what was announced; a product's own resources are for its process step
     assert chosen.resource("process", "mem_mb", RUN, "raw", 1, []) == 300
     assert chosen.resource("transfer", "runtime_min", RUN, None, 1, []) == 30
+
+
+def test_what_was_too_little_for_earlier_invocations_is_added_to(tmp_path: Path) -> None:
+    chosen = flow(tmp_path, resources={"max_mem_mb": 5000, "max_runtime_min": 70, "checksum": {"mem_mb": 700}})
+    write(chosen.state.run(RUN) / "run.json", facts())
+    tries: list[tuple[str, str, Cause | None]] = [
+        ("raw", "earlier", "out of memory"), ("raw", "earlier", "out of memory"), ("raw", "earlier", "signal"),
+        ("peaks", "earlier", "out of memory"), ("raw", "b", "out of memory"), ("raw", "older", "time-out"),
+    ]  # fmt: skip
+    for product, batch, cause in tries:
+        AttemptFile.start(chosen.state, RUN, product, "checksum", batch, "l").end("killed", "x", 1, cause)
+    # this invocation's own attempts snakemake counts
+    assert [chosen.resource("checksum", "mem_mb", RUN, "raw", n, []) for n in (1, 2)] == [2100, 2800]
+    assert [chosen.resource("checksum", "mem_mb", RUN, "raw", n, []) for n in (5, 6)] == [4900, 5000]
+    assert [chosen.resource("checksum", "runtime_min", RUN, "raw", n, []) for n in (1, 2)] == [60, 70]
+    assert chosen.resource("transfer", "mem_mb", RUN, None, 1, []) == 1000
+    assert chosen.resource("checksum", "mem_mb", RUN, "peaks", 1, []) == 1400
 
 
 def test_while_the_size_is_unknown_snakemake_asks_again_later(tmp_path: Path) -> None:

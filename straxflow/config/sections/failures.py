@@ -24,8 +24,8 @@ class Failures(Section):
     growth_steps: int = Field(3, ge=0, description="The pause grows so many times.")
     fewer_products: dict[Count, list[Name]] = Field(
         {},
-        description="As soon as a product that is not in the list has failed so often, only those in the list are "
-        "still made of that run, e.g. `{2: [raw_records, peaks], 6: [raw_records]}`.",
+        description="A product that is not in the list is given up when it has failed so often for a run; e.g. `{2: "
+        "[raw_records, peaks], 6: [raw_records]}`: events after 2 failures, peaks after 6.",
     )
 
 

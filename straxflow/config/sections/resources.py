@@ -22,7 +22,8 @@ class AtRate(Section):
 
 
 class Resources(Section):
-    """What a job asks of the batch system; all grow with the attempt, `mem_mb` and `runtime_min` with the run."""
+    """What a job asks of the batch system; `mem_mb` and `runtime_min` grow with the run, with each attempt, and
+    with each one of earlier invocations that was ended for want of them."""
 
     mem_mb: Count = Field(1000, description="Memory, MB.")
     mem_mb_per_gb: float = Field(0, ge=0, description="More memory per GB of input, MB.")
@@ -61,7 +62,14 @@ class Partition(Section):
 
 
 class StepResources(Section):
-    """Resources by step (a product may have its own for `process`)."""
+    """Resources by step (a product may have its own for `process`), and how much a job may ask for at most."""
+
+    max_mem_mb: Count | None = Field(
+        None, description="No job asks for more memory, MB; what no node has would pend for ever."
+    )
+    max_runtime_min: Count | None = Field(
+        None, description="No job asks for more run time, minutes; more than the partition allows would pend for ever."
+    )
 
     transfer: Resources = Resources(runtime_min=60, runtime_min_per_gb=5)
     process: Resources = Resources(mem_mb=3000, mem_mb_per_gb=500, runtime_min=30, runtime_min_per_gb=15)

@@ -1,0 +1,207 @@
+"""The failure law with real invocations: what is tried again, with how much of it, and who is told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from straxflow.lab.rundb_server import RunDbServer
+from straxflow.lab.sshd import Sshd
+from straxflow.owner import Owner
+from straxflow.plan import Standing
+from straxflow.rundb.claims import Claimer, Released
+from straxflow.rundb.client import connect
+from tests.site import QUICK_PRODUCTS, Site
+
+
+@pytest.fixture
+def site(tmp_path: Path, rundb_server: RunDbServer, sshd: Sshd) -> Iterator[Site]:
+    made = Site(tmp_path, rundb_server, sshd)
+    yield made
+    made.close()
+
+
+def part(site: Site, number: int) -> dict[str, Any]:
+    """straxflow's own part of a document."""
+    found: dict[str, Any] = site.doc(number)["straxflow"]["online"]
+    return found
+
+
+def let_pass(site: Site, number: int) -> None:
+    """As if the pause of a run were over."""
+    site.runs.update_one(
+        {"number": number, "straxflow.online.due": {"$exists": True}},
+        {"$set": {"straxflow.online.due": site.doc(number)["end"]}},
+    )
+
+
+def hook(site: Site) -> tuple[str, Path]:
+    """A program that notes what it is told, and its notes."""
+    script, notes = site.folder / "hook.py", site.folder / "notes"
+    script.write_text(f"import sys\nopen({str(notes)!r}, 'a').write(sys.stdin.read() + chr(10))")
+    return f"{sys.executable} {script} {{run}}", notes
+
+
+@pytest.mark.slow
+def test_a_product_that_fails_is_given_up_and_a_person_gets_it_all(site: Site) -> None:
+    flag = site.folder / "flag"
+    odd = f"sh -c 'test -e {flag} || {{{{ echo ERROR: no such channel; exit 3; }}}}; cp {flag} {{output}}/flag'"
+    on_failure, notes = hook(site)
+    site.configure(
+        products={
+            "raw": QUICK_PRODUCTS["raw"],
+            "odd": {"from": "raw", "kind": "command", "command": odd},
+            "late": {"from": "odd", "kind": "command", "command": "rsync -am {source}/ {output}/"},
+        },
+        failures={"fewer_products": {2: ["raw"]}},
+        hooks={"on_failure": on_failure},
+    )
+    site.take(1, "led", 0.5)
+    for count in (1, 2):
+        failed = site.snakemake()
+        assert failed.code != 0
+        assert "exit code 3: ERROR: no such channel" in failed.output
+        told = part(site, 1)["products_failed"]
+        # the profile's retry is no failure of its own
+        assert (set(told), told["odd"]["count"], part(site, 1)["failures"]) == ({"odd"}, count, count)
+        assert told["odd"]["reason"].endswith("exit code 3: ERROR: no such channel")
+        assert site.state().folder.joinpath(told["odd"]["log"]).is_file()
+    assert "gave_back" in part(site, 1)
+
+    preview = site.dry_run()
+    assert sorted(preview.jobs) == ["release 000001"]
+    fewer = site.snakemake()
+    assert (fewer.code, fewer.jobs) == (0, ["release 000001"])
+    assert site.status(1) == "failed"
+    assert site.reason(1) == (
+        "raw made; left out: odd: given up after 2 failures: process: run 000001: the command of odd failed: exit code "
+        "3: ERROR: no such channel; late: made from odd"
+    )
+    assert part(site, 1)["products"]["odd"]["state"] == "given up"
+    # what it would be made from stays where it is
+    kept = site.receipts("000001")["released.json"]["kept"]
+    assert "odd, made from it, is not stored" in kept.values()
+    assert any(p.name.startswith("000001-raw-") for p in (site.folder / "staging").iterdir())
+    nothing = site.snakemake()
+    assert (nothing.code, nothing.jobs) == (0, [])
+
+    # the first failure and the last word; the one in between was too soon after
+    notes_told = [json.loads(line) for line in notes.read_text().splitlines()]
+    assert [(n["run"], n["product"], n["count"], n["state"]) for n in notes_told] == [
+        ("000001", "odd", 1, "failed"),
+        ("000001", "", 2, "left to a person"),
+    ]
+    assert "ERROR: no such channel" in notes_told[0]["reason"]
+    assert Path(notes_told[0]["log"]).is_file()
+
+    flag.write_text("x")
+    site.runs.update_one({"number": 1}, {"$set": {"processing_status.status": "pending"}})
+    again = site.snakemake()
+    assert again.code == 0, again.output
+    assert site.status(1) == "done"
+    assert not part(site, 1).keys() & {"failures", "products_failed", "due", "claim"}
+    assert not any(p.name.startswith("000001-") for p in (site.folder / "staging").iterdir())
+    assert len(list((site.folder / "store").glob("000001-*"))) == 3
+
+
+@pytest.mark.slow
+def test_a_wrong_configuration_waits_for_a_right_one(site: Site) -> None:
+    site.configure(products={"raw": {"from": "live", "kind": "command", "command": "/no/such/program {output}"}})
+    site.take(1, "led", 0.5)
+    failed = site.snakemake()
+    assert failed.code != 0
+    assert [a.outcome for a in site.attempts("000001") if a.step == "process"] == ["misconfigured"]
+    assert site.status(1) == "failed"
+    assert "cannot run '/no/such/program': No such file or directory; check the config" in site.reason(1)
+    assert "not tried again until the settings change" in site.reason(1)
+    assert not part(site, 1).keys() & {"failures", "due"}
+    nothing = site.snakemake()
+    assert (nothing.code, nothing.jobs) == (0, [])
+    site.configure(products={"raw": QUICK_PRODUCTS["raw"]})
+    done = site.snakemake()
+    assert done.code == 0, done.output
+    assert site.status(1) == "done"
+
+
+def claimed(site: Site, batch: str) -> dict[int, int]:
+    """Claim as an invocation does; token by number."""
+    with connect(site.config) as db:
+        taken = Claimer(db, site.config, "online", batch, Owner.current()).claim_pending(lambda _: True, print)
+    return {one.run.facts.number: one.token for one in taken}
+
+
+def given_back(site: Site, batch: str, number: int, token: int, state: Any) -> Released:
+    with connect(site.config) as db:
+        claimer = Claimer(db, site.config, "online", batch, Owner.current())
+        found = claimer.release(site.doc(number)["_id"], token, Standing(state, "process of raw: words"))
+    assert found is not None
+    return found
+
+
+def test_one_bad_run_starves_nobody_and_is_left_to_a_person(site: Site) -> None:
+    site.configure(claim={"max_runs": 1}, failures={"backoff_s": 60})
+    for number in (1, 2, 3, 4):
+        site.document(number)
+    order = []
+    while got := claimed(site, f"b{len(order)}"):
+        ((number, token),) = got.items()
+        given_back(site, f"b{len(order)}", number, token, "failed" if number == 4 else "done")
+        order.append(number)
+    assert order == [4, 3, 2, 1]
+    for count in range(2, 11):
+        # not before its time
+        assert claimed(site, "early") == {}
+        pause = part(site, 4)["due"] - site.doc(4)["processing_status"]["time"]
+        assert 30 * 5 ** min(count - 2, 3) <= pause / timedelta(seconds=1) <= 90 * 5 ** min(count - 2, 3)
+        let_pass(site, 4)
+        site.document(100 + count)
+        # a newer one comes first, also where there is room for one only
+        newer = claimed(site, f"n{count}")
+        assert set(newer) == {100 + count}
+        given_back(site, f"n{count}", 100 + count, newer[100 + count], "done")
+        token = claimed(site, f"c{count}")[4]
+        assert given_back(site, f"c{count}", 4, token, "failed").settled == (count == 10)
+    assert site.reason(4) == "process of raw: words; failed 10 times, so it is left to a person"
+    assert "due" not in part(site, 4)
+    assert claimed(site, "late") == {}
+    site.runs.update_one({"number": 4}, {"$set": {"processing_status": "pending"}})
+    assert set(claimed(site, "asked")) == {4}
+    assert "failures" not in part(site, 4)
+
+
+def asking_just_before(site: Site, patched: pytest.MonkeyPatch) -> None:
+    """A person makes run 1 pending after its document was read, before it is claimed; once."""
+    take, said = Claimer._take, list[object]()
+
+    def asks(self: Claimer, *words: Any, **more: Any) -> Any:
+        if not said:
+            said.append(site.runs.update_one({"number": 1}, {"$set": {"processing_status": "pending"}}))
+        return take(self, *words, **more)
+
+    patched.setattr(Claimer, "_take", asks)
+
+
+def test_a_persons_word_between_reading_and_claiming_is_not_lost(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.document(1, processing_status={"status": "failed"})
+    ours = {"failures": 3, "due": site.doc(1)["end"], "token": 1}
+    site.runs.update_one({"number": 1}, {"$set": {"straxflow.online": ours}})
+    with connect(site.config) as db:
+        claimer = Claimer(db, site.config, "online", "b1", Owner.current())
+        with monkeypatch.context() as patched:
+            asking_just_before(site, patched)
+            assert claimer.claim_pending(lambda _: True, print) == []
+        (one,) = claimer.claim_pending(lambda _: True, print)
+        assert "failures" not in part(site, 1)
+        claimer.release(one.run.object_id, one.token, Standing("failed", "words"))
+        assert (site.status(1), part(site, 1)["failures"]) == ("failed", 1)
+        with monkeypatch.context() as patched:
+            asking_just_before(site, patched)
+            one = claimer.claim_named("000001")
+        claimer.release(one.run.object_id, one.token, Standing("failed", "words"))
+        assert site.doc(1)["processing_status"] == "pending"
