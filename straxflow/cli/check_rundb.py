@@ -43,7 +43,7 @@ def _database(site: Site) -> Iterator[Verdict]:
             yield warning("clock", text, "set the clock right (chronyc tracking, timedatectl)")
         else:
             yield ok("clock", f"differs from the run database's by {abs(skew):.2f} s")
-        yield _indexes(db, site.campaign)
+        yield _indexes(db, site)
         yield from _runs(db, site)
         yield from check_selection.verdicts(db, site)
         yield _modes(db, site.config)
@@ -77,8 +77,8 @@ def _clock(db: RunDb) -> tuple[float, float]:
     return statistics.median(skews), statistics.median(latencies)
 
 
-def _indexes(db: RunDb, campaign: str) -> Verdict:
-    lacking = indexes.missing(db, campaign)
+def _indexes(db: RunDb, site: Site) -> Verdict:
+    lacking = indexes.missing(db, site.campaign, site.config.states)
     if lacking:
         names = "; ".join(map(indexes.describe, lacking))
         return warning("indexes", f"missing: {names}", "straxflow init makes them; without, claims grow slow")

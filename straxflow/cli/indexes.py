@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pymongo import DESCENDING
+
+from straxflow.config.sections.states import States
 from straxflow.rundb.client import RunDb
 from straxflow.rundb.pending import INDEXES, campaign_indexes
 
 Keys = list[tuple[str, int]]
 
 
-def missing(db: RunDb, campaign: str) -> list[Keys]:
-    """Indexes that no existing one stands in for."""
+def missing(db: RunDb, campaign: str, states: States | None = None) -> list[Keys]:
+    """Indexes that no existing one stands in for; `states` name fields of other tools that tell what is pending."""
+    theirs = [[(name, 1), ("number", DESCENDING)] for name, f in states.fields.items() if f.wanted] if states else []
     there = [_forward(index["key"]) for index in db.runs.index_information().values()]
-    wanted = [*INDEXES, *campaign_indexes(campaign)]
+    wanted = [*INDEXES, *campaign_indexes(campaign), *theirs]
     return [keys for keys in wanted if not any(found[: len(keys)] == _forward(keys) for found in there)]
 
 

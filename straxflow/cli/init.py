@@ -81,7 +81,7 @@ def _indexes(site: Site, dry: bool) -> list[str]:
     """indexes of the run database"""
     made = []
     with connect(site.config) as db:
-        for keys in indexes.missing(db, site.campaign):
+        for keys in indexes.missing(db, site.campaign, site.config.states):
             if not dry:
                 indexes.create(db, keys)
             made.append(f"index: {indexes.describe(keys)} in {db.runs.full_name}")

@@ -103,7 +103,7 @@ def _queue(arguments: argparse.Namespace, site: Site, begun: Campaign | None) ->
         if begun is None and wanted and not arguments.dry_run:
             init_folders(base, site.state)
             write(site.state, campaign)
-            for keys in indexes.missing(db, site.campaign):
+            for keys in indexes.missing(db, site.campaign, site.config.states):
                 indexes.create(db, keys)
         outcomes = give_all(db, site, arguments, f"reprocess ({campaign})", queue, wanted)
     tell(

@@ -82,6 +82,12 @@ class Selection:
             for theirs in self.untouched():
                 branches.append({"data.host": at_daq["host"], "data": {"$elemMatch": at_daq}, field: None, **theirs})
                 branches.append({**tagged(self.config.runs.tags.process), field: None, **theirs})
+            if not self.config.shadow.enabled:
+                branches += [
+                    {name: {"$in": other.wanted}, field: None}
+                    for name, other in self.config.states.fields.items()
+                    if other.wanted
+                ]
         return [self._joined(branch, unclaimed, self._limits()) for branch in branches]
 
     def claimed(self, alive: Collection[str] = ()) -> Document:

@@ -135,8 +135,8 @@ def _command(source: str) -> dict[str, Any]:
     return {"sums": {"from": source, "kind": "command", "command": line}}
 
 
-def test_valid_receipts_stay_and_broken_ones_are_set_aside(make_site: MakeSite) -> None:
-    site = make_site()
+def test_valid_receipts_stay_and_broken_ones_are_set_aside(make_site: MakeSite, sshd: Sshd) -> None:
+    site = make_site(store={"ssh": sshd.host, "ssh_options": sshd.ssh_options, "min_free_gb": 0})
     site.take(1)
     assert site.snakemake().code == 0
     folder = site.state().run("000001")

@@ -22,6 +22,11 @@ class OtherField(Section):
         description="The tool's word for each state: pending, submitted, running, done, failed. A state without one "
         "leaves the field as it is.",
     )
+    wanted: list[str] = Field(
+        [],
+        description="Words of the tool, or of the DAQ, by which a run that straxflow never touched is pending, e.g. "
+        "`[acquired]`. `straxflow init` makes an index for it.",
+    )
 
 
 class States(Section):
