@@ -93,9 +93,13 @@ class AttemptFile:
         )
         self._write()
 
-    def complete(self, verdict: Verdict) -> None:
-        """Complete an attempt that a kill left open, or that only a signal explains so far, from another process."""
-        update = {"outcome": "killed", "reason": f"killed: {verdict.words}", "cause": verdict.cause}
+    def complete(self, verdict: Verdict, asked: bool = False) -> None:
+        """Complete an attempt that a kill left open, or that only a signal explains so far, from another process.
+
+        With `asked`, a person had its invocation stopped: what was cancelled, or just ended, did not fail.
+        """
+        outcome: Outcome = "stopped" if asked and verdict.cause in (None, "cancelled") else "killed"
+        update = {"outcome": outcome, "reason": f"{outcome}: {verdict.words}", "cause": verdict.cause}
         self.attempt = self.attempt.model_copy(
             update={"ended": now(), **update} if self.attempt.ended is None else update
         )
@@ -127,24 +131,26 @@ def all_of(state: State, run: str) -> Iterator[AttemptFile]:
             continue
 
 
-def complete_open(state: State, run: str, batch: str | None = None) -> list[Attempt]:
+def complete_open(state: State, run: str, batch: str | None = None, asked: bool = False) -> list[Attempt]:
     """Complete the attempts of a run that nobody will complete: their process is provably dead, the batch system has
     ended their job, or they belong to `batch`, an invocation that has ended. Those that a signal stopped get the
-    batch system's reason, as long as it still knows the job (Slurm: MinJobAge, 5 min by default)."""
+    batch system's reason, as long as it still knows the job (Slurm: MinJobAge, 5 min by default). With `asked`, those
+    of `batch` were cancelled because a person stopped it."""
     completed = []
     for file in all_of(state, run):
         attempt = file.attempt
         stopped = attempt.outcome == "stopped" and attempt.job_id
         if attempt.ended is not None and not stopped:
             continue
+        on_demand = asked and attempt.batch == batch
         verdict = verdict_on(attempt.job_id) if attempt.job_id else None
         if verdict and verdict.running:
             continue
         if stopped:
             if verdict:
-                file.complete(verdict)
+                file.complete(verdict, on_demand)
         elif verdict or attempt.batch == batch or Owner.from_dict(attempt.owner).is_dead():
-            file.complete(verdict or Verdict("its process is gone without a word"))
+            file.complete(verdict or Verdict("its process is gone without a word"), on_demand)
             completed.append(file.attempt)
     return completed
 

@@ -366,7 +366,7 @@ class Invocation:
 
     def _standing(self, run: Run, token: int) -> Standing:
         """How a run stands after this invocation's work on it."""
-        attempts.complete_open(self.state, run.id, self.batch)
+        attempts.complete_open(self.state, run.id, self.batch, self._interrupted)
         claim = claimfile.read(self.state, run.id)
         if claim is None or claim.token != token:
             return Standing("pending")  # claimed, but never taken up

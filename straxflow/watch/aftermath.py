@@ -38,7 +38,7 @@ def give_back(db: RunDb, config: Config, state: State, campaign: str, running: R
     given = []
     for run in readable(claimer.held(), config, campaign, log.warning):
         try:
-            _give_one_back(claimer, config, state, run, running.batch)
+            _give_one_back(claimer, config, state, run, running)
         except (StraxflowError, OSError, KeyError, TypeError, ValueError) as error:
             # it can be taken over by anybody: its owner is dead
             log.warning("run %s: not given back: %s", run.id, error)
@@ -47,9 +47,9 @@ def give_back(db: RunDb, config: Config, state: State, campaign: str, running: R
     return given
 
 
-def _give_one_back(claimer: Claimer, config: Config, state: State, run: Run, batch: str) -> None:
+def _give_one_back(claimer: Claimer, config: Config, state: State, run: Run, running: Running) -> None:
     token = int(run.campaign(claimer.campaign)["token"])
-    attempts.complete_open(state, run.id, batch)
+    attempts.complete_open(state, run.id, running.batch, asked=running.told is not None)
     claim = claimfile.read(state, run.id)
     if claim and claim.token == token:
         products = wanted_products(run.campaign(claimer.campaign))

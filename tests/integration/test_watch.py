@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -21,9 +22,11 @@ from straxflow.batch import Batch, batch_file
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
 from straxflow.orphans import processes_of
+from straxflow.owner import Owner
 from straxflow.rundb.client import connect
 from straxflow.rundb.switch import set_switch
-from straxflow.watch.lease import COLLECTION
+from straxflow.watch.lease import COLLECTION, Lease, in_words
+from tests.folder_site import FolderSite
 from tests.site import ROOT, Site, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
@@ -391,3 +394,48 @@ def test_an_idle_watcher_costs_next_to_nothing(quick: Site) -> None:
         print(f"an idle watcher takes {100 * share:.2f} % of a core")
         assert share < 0.05
         assert one.end() == 0
+
+
+def test_the_lease_has_one_holder_at_a_time(site: Site) -> None:
+    site.configure(watch={"lease_s": 3})
+    here = Owner.current()
+    far = Lease(site.config, "online", Owner("elsewhere", here.boot, here.pid, here.start))
+    with connect(site.config) as db:
+        assert far.take(db) is None
+        mine = [Lease(site.config, "online") for _ in range(8)]
+
+        def take(one: Lease) -> bool:
+            return one.take(db) is None
+
+        with ThreadPoolExecutor(8) as pool:
+            assert not any(pool.map(take, mine))
+            time.sleep(2)
+            assert far.renew(db, {"polled": None})
+            time.sleep(2)
+            assert not any(pool.map(take, mine))  # renewed, so still held though the first lease is over
+            time.sleep(1.5)
+            assert sum(pool.map(take, mine)) == 1
+        (holder,) = [one for one in mine if one.term is not None]
+        assert holder.term == 2
+        # the far one comes back to life
+        assert not far.renew(db, {"polled": None})
+        assert far.term is None
+        assert in_words(far.take(db) or {}).endswith(f"(pid {here.pid})")
+        far.give_up(db, {})
+        assert holder.renew(db, {})
+        holder.give_up(db, {"invocations": []})
+        assert lease(site)["owner"] is None
+        assert far.take(db) is None
+        assert far.term == 3
+        assert Lease(site.config, "v5").take(db) is None  # each campaign has its own
+
+
+def test_without_a_run_database(tmp_path: Path) -> None:
+    site = FolderSite(tmp_path, steps=["transfer"])
+    with watch(site) as one:
+        one.says("watching campaign")
+        site.take(1, size_mb=0.5)
+        one.until(lambda: reached(site, 1))
+        site.take(2, size_mb=0.5)
+        one.until(lambda: reached(site, 2))
+        assert one.end() == 0, one.words()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,3 +62,23 @@ def test_slurmctld_away_for_so_long_that_the_jobs_are_forgotten(cluster: Cluster
     assert lease(site)["counts"]["hung"] == 1
     tries = [a.outcome for a in site.attempts("000001") if a.step == "process"]
     assert tries.count("ok") == 1
+
+
+def test_stopped_at_once_its_batch_jobs_are_cancelled(cluster: Cluster) -> None:
+    site = cluster.site
+    products = waiting(site.folder / "never")
+    products["raw"]["resources"] = {"mem_mb": 500, "runtime_min": 5}
+    site.configure(products=products)
+    cluster.profile(config={"head_node": ["transfer", "checksum", "move_out"]})
+    site.take(1, size_mb=0.5)
+    with watch(site, "--profile", str(site.root / "stoomboot"), env=cluster.env) as one:
+        one.until(lambda: begun(site, 1, "process"), 90)
+        one.process.send_signal(signal.SIGTERM)
+        one.says("told to finish")
+        time.sleep(2)
+        assert one.process.poll() is None  # a job runs
+        one.process.send_signal(signal.SIGTERM)
+        assert one.process.wait(120) == 1, one.words()
+    assert {job["JobState"] for job in cluster.jobs()} <= {"CANCELLED", "COMPLETING"}
+    assert site.status(1) in (None, "pending")
+    assert "claim" not in site.doc(1)["straxflow"]["online"]

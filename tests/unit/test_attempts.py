@@ -9,6 +9,7 @@ from straxflow.errors import ClaimLost, Damaged, StepFailed
 from straxflow.livedata import NotComplete
 from straxflow.owner import Owner
 from straxflow.receipts import State
+from straxflow.slurm import Verdict
 
 
 def begin(state: State, step: str = "process", batch: str = "mine", product: str = "raw") -> AttemptFile:
@@ -68,6 +69,20 @@ def test_of_an_ended_invocation_even_on_another_host(tmp_path: Path) -> None:
     abandon(begin(state), host="elsewhere")
     assert attempts.complete_open(state, "000001", "other") == []
     assert len(attempts.complete_open(state, "000001", "mine")) == 1
+
+
+def test_what_is_cancelled_because_a_person_stopped_its_invocation_did_not_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts = {"1": Verdict("CANCELLED", "cancelled"), "2": Verdict("TIMEOUT", "time-out"), "3": None}
+    monkeypatch.setattr(attempts, "verdict_on", verdicts.get)
+    for asked, outcomes in ((True, ["stopped", "killed", "stopped"]), (False, ["killed"] * 3)):
+        state = State(tmp_path / str(asked))
+        for job in verdicts:
+            monkeypatch.setenv("STRAXFLOW_JOB_ID", job)
+            begin(state)
+        attempts.complete_open(state, "000001", "mine", asked)
+        assert [file.attempt.outcome for file in attempts.all_of(state, "000001")] == outcomes
 
 
 def test_what_the_same_invocation_cannot_better(tmp_path: Path) -> None:

@@ -22,12 +22,16 @@ from straxflow.config.load import ROOT
 from straxflow.config.profile import Source
 from straxflow.config.sections.watch import Watch
 from straxflow.errors import ConfigError
+from straxflow.fsio import INCOMING
 from straxflow.orphans import processes_of, stop_processes
 from straxflow.owner import Owner
 from straxflow.receipts import State
+from straxflow.transport import open_store
+from straxflow.watch import loop
 from straxflow.watch.decide import Action, End, Facts, Seen, Start, Stop, Tell, decide, room
 from straxflow.watch.hold import FIRST_S, LONGEST_S, Hold
-from straxflow.watch.housekeeping import _prune_batches
+from straxflow.watch.housekeeping import DAY_S, _prune_batches, _reap_partial
+from straxflow.watch.loop import Watcher
 from straxflow.watch.reading import Reading
 from straxflow.watch.systemd import command, tell_systemd, unit
 from straxflow.watch.words import Troubles
@@ -188,6 +192,54 @@ def test_only_the_files_of_old_ended_invocations_go(tmp_path: Path) -> None:
         f"{ids[0]}.json", f"{ids[3]}.json", f"{ids[4]}.json", "notes.json"
     ]  # fmt: skip
     assert len(list((tmp_path / "logs/batches").iterdir())) == 6
+
+
+def test_partial_copies_that_may_serve_are_kept(tmp_path: Path) -> None:
+    here = Owner.current()
+    dead = Owner(here.host, here.boot, here.pid, here.start - 1)
+
+    def partial(name: str, owner: Owner, age_s: float = 0) -> str:
+        folder = tmp_path / f"{INCOMING}{name}~{owner.token()}"
+        (folder / "sub").mkdir(parents=True)
+        os.utime(folder, (time.time() - age_s,) * 2)
+        return folder.name
+
+    kept = {partial("000001", dead), partial("000002", here), partial("000002", here, 2 * DAY_S)}
+    (tmp_path / "000003").mkdir()
+    partial("000003", dead)  # its run is there
+    partial("000004", dead, 2 * DAY_S)  # nobody came for it
+    assert _reap_partial(tmp_path) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "000003"}
+    partial("000003", dead)
+    assert len(open_store(tmp_path, None, []).reap(only_replaced=True)) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "000003"}
+    assert len(open_store(tmp_path, None, []).reap()) == 1
+
+
+def test_a_bug_ends_no_watcher(
+    source: Source, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    watcher = Watcher(Reading(source, {}, print), "online")
+    monkeypatch.setattr(watcher, "_on_signals", lambda: None)
+    monkeypatch.setattr(watcher, "_end", lambda: 0)
+    monkeypatch.setattr(loop, "BUG_S", 0.01)
+    rounds = iter([ValueError("odd"), False, True])
+
+    def one() -> bool:
+        result = next(rounds)
+        if isinstance(result, Exception):
+            raise result
+        watcher._wake.set()
+        return result
+
+    monkeypatch.setattr(watcher, "_round", one)
+    logging.getLogger("straxflow").propagate = True
+    assert watcher.run() == 0
+    assert "a bug: this round came to nothing" in caplog.text
+    # asked to end, it leaves the rest to a later one
+    rounds = iter([ValueError("odd")])
+    watcher.stop = Stop.DRAIN
+    assert watcher.run() == 1
 
 
 def test_processes_of_a_dead_invocation_are_told_apart() -> None:
