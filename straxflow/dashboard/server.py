@@ -11,13 +11,15 @@ from threading import Thread
 from typing import Any
 
 from waitress.server import create_server
-from waitress.wasyncore import close_all
+from waitress.wasyncore import close_all, loop
 
 from straxflow.cli.site import Site
 from straxflow.dashboard.app import App
 from straxflow.dashboard.page import Page
 from straxflow.errors import StraxflowError
 
+LOOK_S = 0.5
+"""How soon a server that is to be closed notices, seconds."""
 EVERYWHERE = ("0.0.0.0", "::")
 LIMITS = {
     "threads": 8,
@@ -39,17 +41,25 @@ class Serving:
         self.page = page
         self.url = f"http://{name}:{socket.getsockname()[1]}/"
         self._channels: dict[int, Any] = {}
+        self._closed = False
         self._server = create_server(app, map=self._channels, sockets=[socket], **LIMITS)
 
     def run(self) -> None:
         """Answer requests until interrupted, or closed by another thread."""
-        self._server.run()
-        self._server.task_dispatcher.shutdown(timeout=1)
-        self.page.close()
+        try:
+            while not self._closed:
+                # not the server's own loop: nothing but an interrupt ends that without a race
+                loop(timeout=LOOK_S, map=self._channels, count=1)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._server.task_dispatcher.shutdown(timeout=1)
+            close_all(self._channels)
+            self.page.close()
 
     def close(self) -> None:
-        """Make `run` end."""
-        self._server.trigger.pull_trigger(lambda: close_all(self._channels))
+        """Make `run` end, soon."""
+        self._closed = True
 
 
 def listen(site: Site, host: str, port: int) -> Serving:

@@ -31,7 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, rundb_server: RunDbServer) ->
     yield from page_site(tmp_path_factory.mktemp("page"), rundb_server)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def serving(site: PageSite) -> Iterator[Serving]:
     """The page, on a port of its own."""
     with in_background(site.site) as serving:
