@@ -54,11 +54,13 @@ def config_of_batch() -> Config:
     file = Path(config_file(ensure_batch_id()))
     try:
         return settings.load(json.loads(file.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError) as error:
+    except FileNotFoundError:
         raise StraxflowError(
-            f"{file.absolute()}: the configuration of this invocation cannot be read ({error}); start the work through "
-            "snakemake (without --no-hooks)"
+            f"{file.absolute()}: there is no configuration of this invocation: "
+            "snakemake was started without its hooks; leave --no-hooks out"
         ) from None
+    except ValueError as error:
+        raise StraxflowError(f"{file.absolute()}: is not readable: {error}; start snakemake again") from None
 
 
 def preload() -> None:
