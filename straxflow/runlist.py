@@ -103,21 +103,6 @@ def parse_runs(words: Sequence[str], config: Config) -> RunList:
     return RunList(found, _joined((w.low, w.high) for w in found if w.name is None), tuple(names))
 
 
-def one_run(word: str, config: Config, state: State) -> str:
-    """The id of the one run that a word names; it need not exist.
-
-    Raises:
-        UsageError: if the word names several, or a number that tells no id and that nothing here has.
-    """
-    found = parse_runs([word], config)
-    if found.count != 1:
-        raise UsageError(f"{word!r}: expected one run, not {found.count}")
-    ids = found.single() or found.ids(config, state)
-    if not ids:
-        raise UsageError(f"{word!r}: nothing here has this number; give the run id (as {config.run_id!r} makes it)")
-    return ids[0]
-
-
 def _read(word: str, config: Config) -> Iterator[Word]:
     if not word.startswith("@"):
         yield _one(word, config)

@@ -14,8 +14,8 @@ from straxflow.config import LIVE
 from straxflow.errors import UsageError
 from straxflow.folders import marker_site
 from straxflow.fsio import check_marker
+from straxflow.reports.database import run_named
 from straxflow.reports.logs import LogFile, follow, log_files, tail
-from straxflow.runlist import one_run
 
 DESCRIPTION = (
     "Shows the ends of the logs of a run's steps, the one written last at the end: of the last attempt, or of all.\n"
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.follow and arguments.json:
         raise UsageError("--follow and --json do not go together")
     check_marker(site.state.folder, "state", marker_site(site.config, "state", site.state))
-    run_id = one_run(arguments.run_id, site.config, site.state)
+    run_id = run_named(site.config, site.state, arguments.run_id)
     wanted = (run_id, arguments.product, arguments.step)
     files = log_files(site.state, *wanted)
     tried = [file.attempt for file in attempts.all_of(site.state, run_id)]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict, is_dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console, RenderableType
-from rich.table import Table
-from rich.text import Text
+from straxflow.reports.logs import CONTROL
 
 COLOURS = {
     "done": "green", "reached": "green", "ok": "green", "OK": "green", "working": "cyan", "running": "cyan",
@@ -24,17 +20,73 @@ COLOURS = {
 }  # fmt: skip
 
 
-def emit(*parts: RenderableType | str) -> None:
+@dataclass
+class Column:
+    """A column of a table."""
+
+    name: str
+    right: bool = False
+    folds: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text in its colour."""
+
+    text: str
+    style: str = ""
+
+
+@dataclass
+class Table:
+    """Rows in columns, without lines."""
+
+    columns: list[Column]
+    rows: list[list[Cell]] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        """As plain text, one line a row, however long."""
+        cells = [[Cell(column.name) for column in self.columns], *self.rows]
+        widths = [max(len(row[i].text) for row in cells) for i in range(len(self.columns))]
+        for row in cells:
+            words = (
+                cell.text.rjust(width) if column.right else cell.text.ljust(width)
+                for cell, width, column in zip(row, widths, self.columns, strict=True)
+            )
+            yield "  ".join(words).rstrip()
+
+    def rich(self) -> Any:
+        """As rich draws it, with what is too long for the terminal broken."""
+        # imported by those who sit at a terminal only
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        made = RichTable(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for column in self.columns:
+            justify: Any = "right" if column.right else "left"
+            made.add_column(column.name, justify=justify, no_wrap=not column.folds, overflow="fold")
+        for row in self.rows:
+            made.add_row(*(Text(cell.text, style=cell.style) for cell in row))
+        return made
+
+
+def emit(*parts: Table | str) -> None:
     """Print tables and lines; what is piped into grep or a file is never broken into several lines."""
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else 10_000
-    text = io.StringIO()
-    console = Console(file=sys.stdout if terminal else text, width=width, highlight=False)
+    if not sys.stdout.isatty():
+        for part in parts:
+            lines = part.lines() if isinstance(part, Table) else [CONTROL.sub("", part)]
+            sys.stdout.writelines(f"{line}\n" for line in lines)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(width=shutil.get_terminal_size().columns, highlight=False)
     for part in parts:
-        # a plain string is nobody's markup: names and reasons hold brackets
-        console.print(Text(part) if isinstance(part, str) else part, soft_wrap=not isinstance(part, Table))
-    if not terminal:
-        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
+        if isinstance(part, str):
+            # nobody's markup: names and reasons hold brackets
+            console.print(Text(CONTROL.sub("", part)), soft_wrap=True)
+        else:
+            console.print(part.rich())
 
 
 def emit_json(value: object) -> None:
@@ -59,35 +111,36 @@ def plain(value: Any) -> Any:
 
 
 def table(*columns: str) -> Table:
-    """A table without lines. A column's name begins with > for numbers, with ~ for what may be broken."""
-    made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        name = column.lstrip(">~")
-        made.add_column(
-            name,
-            justify="right" if column.startswith(">") else "left",
-            no_wrap=not column.startswith("~"),
-            overflow="fold",
-        )
-    return made
+    """A table. A column's name begins with > for numbers, with ~ for what may be broken."""
+    return Table([Column(name.lstrip(">~"), name.startswith(">"), name.startswith("~")) for name in columns])
 
 
 def add(to: Table, *cells: object) -> None:
-    """Add a row: words of state are coloured, None is empty."""
-    to.add_row(*(c if isinstance(c, Text) else Text("" if c is None else str(c)) for c in cells))
+    """Add a row: None is empty."""
+    to.rows.append([cell if isinstance(cell, Cell) else Cell(_shown(cell)) for cell in cells])
 
 
-def coloured(state: str) -> Text:
+def _shown(cell: object) -> str:
+    return "" if cell is None else CONTROL.sub("", str(cell)).replace("\n", " ")
+
+
+def coloured(state: str) -> Cell:
     """A state in its colour."""
-    return Text(state, style=COLOURS.get(state, ""))
+    return Cell(state, COLOURS.get(state, ""))
 
 
 def size(count: float | None) -> str:
     """Bytes with a unit; empty for none."""
     if not count:
         return ""
-    value, unit = next(((count / f, u) for f, u in ((1e12, "TB"), (1e9, "GB")) if count >= f), (count / 1e6, "MB"))
+    units = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+    value, unit = next(((count / factor, name) for factor, name in units if count >= factor), (count, "B"))
     return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"
+
+
+def times(count: int, one: str, many: str | None = None) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def span(seconds: float | None) -> str:
@@ -108,8 +161,3 @@ def clock(moment: datetime | None) -> str:
 def one_line(text: str | None) -> str:
     """A text without its line breaks."""
     return " ".join((text or "").split())
-
-
-def lines(paths: Iterable[Path | str]) -> str:
-    """One a line, indented."""
-    return "\n".join(f"  {path}" for path in paths)

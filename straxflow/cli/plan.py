@@ -6,15 +6,13 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from rich.console import RenderableType
-
-from straxflow.cli.output import add, emit, emit_json, size, span, table
+from straxflow.cli.output import Table, add, emit, emit_json, size, span, table
 from straxflow.cli.site import Site, open_site
 from straxflow.cli.times import FORMS, moment
 from straxflow.errors import UsageError
 from straxflow.folders import marker_site
 from straxflow.fsio import check_marker
-from straxflow.reports.costs import SAMPLE, Cost, recent_costs
+from straxflow.reports.costs import SAMPLE, Cost, costs_of_site
 from straxflow.reports.database import ask
 from straxflow.reports.estimate import LITTLE, Estimate, estimate
 from straxflow.reports.runtable import Choice, from_database, from_state
@@ -57,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     choice = Choice(
         modes=tuple(arguments.mode), runs=runs, since=moment(arguments.since, "--since") if arguments.since else None
     )
-    costs = recent_costs(config, state, most=arguments.sample)
+    costs = costs_of_site(config, state, arguments.sample)
     found, problem = ask(config, lambda db: _by_database(db, site, choice, costs))
     if found is None:
         found = estimate(config, state, from_state(config, state, choice), costs, runs is not None), []
@@ -95,7 +93,7 @@ def _jobs_of(site: Site) -> int:
 
 def _told(
     site: Site, found: Estimate, costs: Sequence[Cost], jobs: int, problem: str | None, unknown: Sequence[str]
-) -> Iterator[RenderableType | str]:
+) -> Iterator[Table | str]:
     if problem:
         yield f"by the state folder alone, which knows only runs that were begun: {problem}"
     yield from (f"{word}: there is no run document of it" for word in unknown)
@@ -137,6 +135,8 @@ def _basis(found: Estimate, costs: Sequence[Cost]) -> Iterator[str]:
         yield "there is no basis for CPU and time: no run has been worked on here yet"
     else:
         yield f"told by what the last {runs} runs here took for each GB of live data"
+    if found.guessed:
+        yield f"the sizes of {found.guessed} runs are guessed by their lengths and past runs of their modes"
     if found.unsized:
         yield f"{found.unsized} runs have no known size or rate: their jobs are counted, but not what they take"
     if runs and (unknown := found.unknown):

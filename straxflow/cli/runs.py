@@ -6,9 +6,7 @@ import argparse
 from collections.abc import Iterator
 from itertools import islice
 
-from rich.table import Table
-
-from straxflow.cli.output import add, clock, coloured, emit, emit_json, one_line, size, span, table
+from straxflow.cli.output import Table, add, clock, coloured, emit, emit_json, one_line, size, span, table, times
 from straxflow.cli.site import Site, open_site
 from straxflow.cli.times import FORMS, moment
 from straxflow.folders import marker_site
@@ -109,6 +107,6 @@ def _notes(row: RunRow) -> Iterator[str]:
     if row.reason and row.state not in ("done", "working"):
         yield one_line(row.reason)
     if row.failures and row.state != "done":
-        yield f"failed {row.failures} time{'s' * (row.failures > 1)}"
+        yield f"failed {times(row.failures, 'time')}"
     if row.due:
         yield f"due again {clock(row.due)}"

@@ -7,18 +7,14 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.console import RenderableType
-from rich.table import Table
-
-from straxflow.cli.output import add, clock, coloured, emit, emit_json, one_line, plain, size, span, table
+from straxflow.cli.output import Table, add, clock, coloured, emit, emit_json, one_line, plain, size, span, table, times
 from straxflow.cli.site import Site, open_site
 from straxflow.folders import marker_site
 from straxflow.fsio import check_marker
 from straxflow.receipts import Checksums, Processed, Receipt, Registered, Released, RunFacts, Stored, Transferred
-from straxflow.reports.database import ask
+from straxflow.reports.database import ask, run_named
 from straxflow.reports.runview import InDatabase, RunView, in_database, of_run, words_of
 from straxflow.rundb.rundoc import campaign_part
-from straxflow.runlist import one_run
 
 DESCRIPTION = (
     "Shows everything about a run: its document, tags and comments, state and why, claim, receipts, data entries and\n"
@@ -44,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the run."""
     site = open_site(arguments)
     check_marker(site.state.folder, "state", marker_site(site.config, "state", site.state))
-    run_id = one_run(arguments.run_id, site.config, site.state)
+    run_id = run_named(site.config, site.state, arguments.run_id)
     found, problem = ask(site.config, lambda db: in_database(db, site.config, site.campaign, run_id))
     view = of_run(site.config, site.state, run_id, found or InDatabase(problem=problem), arguments.verify)
     if arguments.json:
@@ -55,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if bad or not view.known else 0
 
 
-def _told(site: Site, view: RunView, all_attempts: bool) -> Iterator[RenderableType | str]:
+def _told(site: Site, view: RunView, all_attempts: bool) -> Iterator[Table | str]:
     if not view.known:
         yield f"run {view.run}: not known here; {view.database.problem or 'nor to the run database'}"
         return
@@ -108,7 +104,9 @@ def _head(site: Site, view: RunView) -> Iterator[str]:
             renewed = f", renewed {clock(row.claimant.renewed)}" if row.claimant.renewed else ""
             yield f"  claimed by {row.claimant}, invocation {row.claimant.batch}{renewed}"
         if row.failures or row.due:
-            yield f"  failed {row.failures} times" + (f"; due again {clock(row.due)}" if row.due else "")
+            yield f"  failed {times(row.failures, 'time')}" + (f"; due again {clock(row.due)}" if row.due else "")
+    if database.why_not and row and row.state != "done":
+        yield f"  not claimed by the next invocation: {'; '.join(map(one_line, database.why_not))}"
     if view.status:
         why = f": {one_line(view.status.reason)}" if view.status.reason else ""
         yield f"  state by receipts and attempts: {view.status.state}{why}"
@@ -148,9 +146,11 @@ def _receipts(site: Site, view: RunView) -> Table:
 
 
 def _says(receipt: Receipt) -> Iterator[str]:
-    if isinstance(receipt, Transferred):
+    if isinstance(receipt, RunFacts):
+        yield f"{receipt.mode}, {span(receipt.seconds)}, {', '.join(receipt.detectors) or 'no detectors'}"
+    elif isinstance(receipt, Transferred):
         rate = f", {receipt.bytes / 1e6 / receipt.seconds:.3g} MB/s" if receipt.seconds else ""
-        yield f"{len(receipt.files)} files, {size(receipt.bytes)} in {span(receipt.seconds)}{rate}"
+        yield f"{times(len(receipt.files), 'file')}, {size(receipt.bytes)} in {span(receipt.seconds)}{rate}"
         yield f"{receipt.algorithm}, from {receipt.source} to {receipt.folder} by {receipt.host}"
         if receipt.check:
             yield f"checked: {receipt.check.chunks} chunks, {receipt.check.records} records"
@@ -167,11 +167,11 @@ def _says(receipt: Receipt) -> Iterator[str]:
         if receipt.adopted:
             yield f"adopted from {receipt.adopted}"
     elif isinstance(receipt, Checksums):
-        yield f"{receipt.algorithm} of {len(receipt.files)} files in {receipt.list_file}"
+        yield f"{receipt.algorithm} of {times(len(receipt.files), 'file')} in {receipt.list_file}"
     elif isinstance(receipt, Stored):
         yield f"{size(receipt.bytes)} to {receipt.location} ({receipt.site}) in {span(receipt.seconds)}"
     elif isinstance(receipt, Registered):
-        yield f"{len(receipt.entries)} data entries"
+        yield times(len(receipt.entries), "data entry", "data entries")
     elif isinstance(receipt, Released):
         yield f"freed {size(receipt.bytes) or 'nothing'}"
         yield from (f"dropped {what}: {why}" for what, why in receipt.dropped.items())
@@ -217,6 +217,7 @@ def _as_json(view: RunView) -> dict[str, Any]:
         "document": plain(database.document) or None,
         "entries": database.entries,
         "actions": database.actions,
+        "why_not": database.why_not,
         "state": vars(view.status) | {"products": None, "attempts": None} if view.status else None,
         "receipts": [
             {

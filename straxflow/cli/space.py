@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 
-from rich.console import RenderableType
-
-from straxflow.cli.output import add, emit, emit_json, size, table
+from straxflow.cli.output import Table, add, emit, emit_json, size, span, table
 from straxflow.cli.site import Site, open_site
 from straxflow.folders import marker_site
 from straxflow.fsio import check_marker
@@ -60,16 +58,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _told(
     site: Site, disks: Sequence[Disk], growth: Growth, folders: Sequence[Folder], everything: bool
-) -> Iterator[RenderableType | str]:
+) -> Iterator[Table | str]:
     made = table("disk", "where", ">free", ">used", ">grows a day", ">lasts", "~")
     for disk in disks:
         rate = growth.of(disk)
         used = f"{100 - disk.free_percent:.0f} %" if disk.free_percent is not None else None
-        lasts = f"{disk.free / rate:.0f} days" if disk.free is not None and rate else None
+        lasts = span(disk.free / rate * 86_400) if disk.free is not None and rate else None
         add(made, disk.kind, disk.where, size(disk.free), used, size(rate), lasts, disk.problem)
     yield made
-    yield "\nwhat takes the room:"
-    yield _sums(folders)
+    if folders:
+        yield "\nwhat takes the room:"
+        yield _sums(folders)
     for fate in SHOWN:
         rows = sorted((one for one in folders if one.fate == fate), key=lambda one: -(one.bytes or 0))
         if not rows:
@@ -84,7 +83,7 @@ def _told(
             yield f"  and {len(rows) - EACH} more (--all)"
 
 
-def _sums(folders: Sequence[Folder]) -> RenderableType:
+def _sums(folders: Sequence[Folder]) -> Table:
     made = table("  place", "what", ">folders", ">size")
     kinds = sorted({(one.kind, one.fate) for one in folders})
     for kind, fate in kinds:

@@ -6,10 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from rich.console import RenderableType
-from rich.table import Table
-
-from straxflow.cli.output import add, emit, emit_json, size, span, table
+from straxflow.cli.output import Table, add, emit, emit_json, size, span, table, times
 from straxflow.cli.site import open_site
 from straxflow.cli.times import FORMS, moment
 from straxflow.folders import marker_site
@@ -62,12 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if problem else 0
 
 
-def _told(found: Stats, by: str, costs: Sequence[Rate], problem: str | None) -> Iterator[RenderableType | str]:
+def _told(found: Stats, by: str, costs: Sequence[Rate], problem: str | None) -> Iterator[Table | str]:
     if problem:
         yield f"by the state folder alone: {problem}"
     yield _bins(found.bins, by) if found.bins else "no runs"
     if found.undated and by == "day":
-        yield f"{found.undated} run documents have no usable start and end, and are on no day"
+        yield f"without a usable start and end, so on no day: {times(found.undated, 'run document')}"
     if found.latency:
         one = found.latency
         yield (
@@ -98,13 +95,13 @@ def _told(found: Stats, by: str, costs: Sequence[Rate], problem: str | None) -> 
 
 
 def _bins(bins: Sequence[Bin], by: str) -> Table:
-    made = table(by, ">runs", ">run time", ">live data", ">measured", ">MB/s", ">stored here")
+    made = table(by, ">runs", ">run time", ">live data", ">of runs", ">MB/s", ">stored here")
     total = Bin("all")
     for one in bins:
         for name in ("runs", "seconds", "sized", "live_bytes", "stored_bytes"):
             setattr(total, name, getattr(total, name) + getattr(one, name))
     for one in [*bins, total] if len(bins) > 1 else bins:
-        measured = "all" if one.sized >= one.runs else f"{one.sized} runs"
+        measured = "all" if one.sized >= one.runs else str(one.sized)
         rate = f"{one.rate_mb_s:.3g}" if one.rate_mb_s is not None else None
         add(made, one.key, one.runs, span(one.seconds), size(one.live_bytes), measured, rate, size(one.stored_bytes))
     return made
@@ -113,7 +110,8 @@ def _bins(bins: Sequence[Bin], by: str) -> Table:
 def _costs(costs: Sequence[Rate]) -> Table:
     made = table("  product", "step", ">runs", ">time", ">MB/s", ">CPU h", ">made", ">memory")
     for one in costs:
-        speed = f"{1000 / one.seconds_per_gb:.3g}" if one.seconds_per_gb else None
+        moves_data = one.step in ("transfer", "process", "checksum", "move_out")
+        speed = f"{1000 / one.seconds_per_gb:.3g}" if one.seconds_per_gb and moves_data else None
         holds = size(one.out_per_gb) if one.step == "process" else None
         add(
             made, f"  {one.product}", one.step, one.runs, span(one.seconds_per_gb), speed,

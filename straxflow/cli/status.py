@@ -8,9 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from rich.table import Table
-
-from straxflow.cli.output import add, coloured, emit, one_line, size, table
+from straxflow.cli.output import Table, add, coloured, emit, one_line, size, table
 from straxflow.cli.site import Site, open_site
 from straxflow.config import LIVE
 from straxflow.folders import marker_site

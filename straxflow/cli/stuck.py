@@ -6,9 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from rich.console import RenderableType
-
-from straxflow.cli.output import add, clock, emit, emit_json, one_line, table
+from straxflow.cli.output import Table, add, clock, emit, emit_json, one_line, table
 from straxflow.cli.site import Site, open_site
 from straxflow.cli.times import length_s
 from straxflow.folders import marker_site
@@ -78,7 +76,7 @@ def _by_state(site: Site, choice: Choice) -> Iterator[Stuck]:
             yield Stuck(row.run, row.number, "waits", row.start, why, "nothing")
 
 
-def _told(found: Sequence[Stuck], problem: str | None, everything: bool) -> Iterator[RenderableType | str]:
+def _told(found: Sequence[Stuck], problem: str | None, everything: bool) -> Iterator[Table | str]:
     if problem:
         yield f"by the state folder alone: {problem}"
     for kind, meaning in KINDS.items():

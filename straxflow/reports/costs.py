@@ -12,6 +12,7 @@ from straxflow import attempts
 from straxflow.attempts import Attempt
 from straxflow.config import LIVE, Config
 from straxflow.errors import StraxflowError
+from straxflow.fsio import MARKER
 from straxflow.receipts import Processed, State, Transferred
 
 SAMPLE = 200
@@ -30,6 +31,7 @@ class Cost:
     step: str
     gigabytes: float
     """Of the run's live data."""
+    run_seconds: float
     out_bytes: int
     """Of what the product holds."""
     seconds: float
@@ -58,16 +60,38 @@ def recent_costs(config: Config, state: State, since: datetime | None = None, mo
     found: list[Cost] = []
     runs = 0
     for run in newest_first(state.all_runs()):
+        if runs >= most:
+            break
         try:
             facts = state.facts(run)
-            costs = list(_costs_of(config, state, run, facts.mode)) if since is None or facts.start >= since else []
+            costs = (
+                list(_costs_of(config, state, run, facts.mode, facts.seconds))
+                if since is None or facts.start >= since
+                else []
+            )
         except (StraxflowError, OSError):
             continue
         found += costs
         runs += bool(costs)
-        if runs >= most:
-            break
     return found
+
+
+def costs_of_site(config: Config, state: State, most: int = SAMPLE) -> list[Cost]:
+    """The same; a campaign that has hardly begun goes by what the others took."""
+    found = recent_costs(config, state, most=most)
+    if len({cost.run for cost in found}) < ENOUGH:
+        for folder in sorted(config.folders.state.iterdir()):
+            if folder != state.folder and (folder / MARKER).is_file():
+                found += recent_costs(config, State(folder), most=most)
+    return found
+
+
+def bytes_per_second(costs: Sequence[Cost], mode: str) -> float | None:
+    """How fast live data of a mode come, as the median of past runs; None if there were none."""
+    found = {
+        cost.run: 1e9 * cost.gigabytes / cost.run_seconds for cost in costs if cost.mode == mode and cost.run_seconds
+    }
+    return median(found.values()) if found else None
 
 
 def newest_first(runs: Iterable[str]) -> list[str]:
@@ -102,7 +126,7 @@ def rates(costs: Sequence[Cost], mode: str | None = None) -> dict[tuple[str, str
     return found
 
 
-def _costs_of(config: Config, state: State, run: str, mode: str) -> Iterator[Cost]:
+def _costs_of(config: Config, state: State, run: str, mode: str, seconds: float) -> Iterator[Cost]:
     received = state.find(run, LIVE, Transferred)
     if received is None or not received.bytes:
         return
@@ -125,6 +149,7 @@ def _costs_of(config: Config, state: State, run: str, mode: str) -> Iterator[Cos
                 product=product,
                 step=step,
                 gigabytes=received.bytes / 1e9,
+                run_seconds=seconds,
                 out_bytes=sizes[product],
                 seconds=attempt.seconds,
                 cpu_seconds=attempt.cpu_seconds or 0,

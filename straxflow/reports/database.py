@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import TypeVar
 
 from straxflow.config import Config
-from straxflow.errors import StraxflowError
+from straxflow.errors import StraxflowError, UsageError
+from straxflow.receipts import State
+from straxflow.reports.documents import claimant_of
 from straxflow.reports.standings import Holder
 from straxflow.rundb.client import Document, RunDb, connect
-from straxflow.rundb.pending import candidates, claim_lapsed, scope
-from straxflow.rundb.rundoc import Malformed, campaign_part, parse, query_for, status_of
+from straxflow.rundb.pending import candidates, scope
+from straxflow.rundb.rundoc import Malformed, campaign_part, make_run_id, parse, query_for, status_of
+from straxflow.runlist import RunList, parse_runs
 
 MOST = 10_000
 
@@ -39,6 +43,34 @@ def ask(config: Config, question: Callable[[RunDb], T]) -> tuple[T | None, str |
         return None, str(error)
 
 
+def run_named(config: Config, state: State, word: str) -> str:
+    """The id of the one run that a word names; it need not exist. The database is asked only where the word does not
+    tell.
+
+    Raises:
+        UsageError: if the word names several runs, or a number that no run has.
+    """
+    runs = parse_runs([word], config)
+    if runs.count != 1:
+        raise UsageError(f"{word!r}: expected one run, not {runs.count}")
+    if ids := runs.single():
+        return ids[0]
+    asked, problem = ask(config, lambda db: _ids(db, config, runs))
+    ids = list(dict.fromkeys([*runs.ids(config, state), *(asked or ())]))
+    if len(ids) != 1:
+        told = f"names several runs: {', '.join(ids)}" if ids else f"no run has this number ({problem or 'nor here'})"
+        raise UsageError(f"{word!r}: {told}; give the run id (as {config.run_id!r} makes it)")
+    return ids[0]
+
+
+def _ids(db: RunDb, config: Config, runs: RunList) -> list[str]:
+    found = []
+    for document in db.runs.find(runs.query(), {"data": 0, "deleted_data": 0}).limit(MOST):
+        with contextlib.suppress(Malformed):
+            found.append(make_run_id(document, config, ""))
+    return found
+
+
 def look(config: Config, campaign: str, unknown: Sequence[str]) -> Seen:
     """Ask the database; `unknown` are named runs of which there is nothing here. Changes nothing."""
 
@@ -63,11 +95,9 @@ def _holders(db: RunDb, config: Config, campaign: str) -> dict[str, Holder]:
             run = parse(document, config, campaign).id
         except Malformed:
             continue
-        claim: Any = campaign_part(document, campaign).get("claim")
-        owner = claim.get("owner") or {}
-        lapsed = claim_lapsed(claim, moment, config.claim.lease_s)
-        life: Literal["alive", "dead"] = "dead" if lapsed else "alive"
-        held[run] = Holder(str(claim.get("batch")), str(owner.get("host")), owner.get("pid"), life)
+        one = claimant_of(campaign_part(document, campaign), moment, config.claim.lease_s)
+        if one:
+            held[run] = Holder(one.batch, one.host, one.pid, "alive" if one.alive else "dead")
     return held
 
 

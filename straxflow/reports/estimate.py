@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from straxflow.config import LIVE, Config
+from straxflow.errors import StraxflowError
 from straxflow.plan import receipts_of
 from straxflow.receipts import Checksums, Processed, Registered, Released, State, Stored, Transferred
-from straxflow.reports.costs import Cost, Rate, rates
+from straxflow.reports.costs import Cost, Rate, bytes_per_second, rates
 from straxflow.reports.documents import RunRow
 
 STEP_OF = {
@@ -48,6 +49,8 @@ class Estimate:
     runs: int = 0
     complete: int = 0
     """Runs for which nothing is left to do."""
+    guessed: int = 0
+    """Runs whose size is taken from their length and past runs of their mode."""
     unsized: int = 0
     """Runs whose size nobody knows: they are in the number of jobs, but in nothing else."""
     outside: int = 0
@@ -98,6 +101,7 @@ def estimate(
     many."""
     found = Estimate()
     by_mode: dict[str, dict[tuple[str, str], Rate]] = {}
+    speeds: dict[str, float | None] = {}
     for row in rows:
         left = row.state == "taking" or (row.state == "held" and not named)
         if left or not row.run or row.problem or not config.selects_mode(row.mode):
@@ -109,12 +113,17 @@ def estimate(
             found.complete += 1
             continue
         found.modes[row.mode] = found.modes.get(row.mode, 0) + 1
-        found.unsized += row.bytes is None
         if row.mode not in by_mode:
             by_mode[row.mode] = rates(costs, row.mode)
+            speeds[row.mode] = bytes_per_second(costs, row.mode)
+        size, speed = _known_bytes(state, row), speeds[row.mode]
+        if size is None and speed is not None and row.seconds:
+            size = int(speed * row.seconds)
+            found.guessed += 1
+        found.unsized += size is None
         for product, step in missing:
             part = found.parts.setdefault((product, step), Part(product, step))
-            _add(part, row.bytes, by_mode[row.mode].get((product, step)))
+            _add(part, size, by_mode[row.mode].get((product, step)))
     return found
 
 
@@ -133,6 +142,14 @@ def _add(part: Part, live_bytes: int | None, rate: Rate | None) -> None:
         part.peak_rss_mb = max(part.peak_rss_mb, rate.peak_rss_mb)
         part.basis = max(part.basis, rate.runs)
         part.out_bytes += live_bytes if part.product == LIVE else rate.out_per_gb * gigabytes
+
+
+def _known_bytes(state: State, row: RunRow) -> int | None:
+    try:
+        received = state.find(row.run, LIVE, Transferred)
+    except (StraxflowError, OSError):
+        received = None
+    return received.bytes if received else row.bytes
 
 
 def _missing(config: Config, state: State, row: RunRow) -> Iterator[tuple[str, str]]:

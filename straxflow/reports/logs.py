@@ -21,8 +21,9 @@ POLL_S = 0.5
 _BLOCK = 1 << 16
 _LONGEST = 1 << 20
 """Longer lines are told in pieces: a progress bar may never break its line."""
-# all but the tab: colours and cursor moves of programs that take the log for a terminal
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""All but tab and newline: colours and cursor moves, of programs that took a log for a terminal or of people who mean
+no good."""
 
 
 @dataclass(frozen=True)
@@ -142,4 +143,4 @@ def _backwards(path: Path) -> Iterator[str]:
 
 def _plain(line: str) -> str:
     # a progress bar writes over its own line
-    return _CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2])
+    return CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2])

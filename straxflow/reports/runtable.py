@@ -17,6 +17,7 @@ from straxflow.reports.documents import STATES, Claimant, RunRow, in_scope, proj
 from straxflow.reports.standings import Standings
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.rundoc import status_of
+from straxflow.rundb.selection import tagged
 from straxflow.runlist import RunList
 
 
@@ -42,7 +43,7 @@ class Choice:
         if self.detectors:
             parts.append({"detectors": {"$in": list(self.detectors)}})
         if self.tags:
-            parts.append({"tags.name": {"$in": list(self.tags)}})
+            parts.append(tagged(self.tags))
         times = {"$gte": self.since, "$lt": self.until}
         if given := {key: value for key, value in times.items() if value}:
             parts.append({"start": given})

@@ -33,6 +33,7 @@ from straxflow.reports.standings import RunStatus, Standings
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.history import history_of
 from straxflow.rundb.rundoc import Malformed, data_field, parse, query_for
+from straxflow.rundb.whynot import why_not
 
 OF_PRODUCT: tuple[type[Receipt], ...] = (Transferred, Processed, Checksums, Stored, Registered)
 
@@ -72,6 +73,8 @@ class InDatabase:
     entries: Sequence[Entry] = ()
     actions: Sequence[Action] = ()
     attempts: Sequence[Attempt] = ()
+    why_not: Sequence[str] = ()
+    """Why the next invocation would not claim it."""
     problem: str | None = None
 
     @property
@@ -114,6 +117,7 @@ def in_database(db: RunDb, config: Config, campaign: str, run: str) -> InDatabas
         documents=found,
         row=row_of(found[0], config, campaign, db.now()),
         facts=_facts(found[0], config, campaign),
+        why_not=why_not(db, config, campaign, run),
         entries=[*_entries(found[0], data_field(campaign, config))],
         problem=problem,
         **history,

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from math import exp
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from straxflow.rundb.rundoc import ONLINE, data_field, status_field
 By = Literal["day", "mode", "state"]
 KINDS = 100
 """Different reasons that are told apart."""
+_FIRST, _LAST = (datetime(year, 1, 1, tzinfo=UTC) for year in (1970, 9000))
 BINS = 40
 """Of latencies, in a factor of e: they are told to 1.25 %."""
 
@@ -131,8 +132,8 @@ def _bin(bins: dict[str, Bin], key: object) -> Bin:
 
 
 def _date(name: str) -> Document:
-    # one array of dates among a million documents would end the whole aggregation
-    return {name: {"$type": "date"}, f"{name}.0": {"$exists": False}}
+    # one array of dates, or one date of the year 33658, among a million documents would end the whole aggregation
+    return {name: {"$type": "date", "$gte": _FIRST, "$lt": _LAST}, f"{name}.0": {"$exists": False}}
 
 
 def _number(name: str) -> Document:

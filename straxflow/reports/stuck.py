@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -16,9 +17,11 @@ from straxflow.receipts import State
 from straxflow.reports.copies import Copies
 from straxflow.reports.documents import RunRow
 from straxflow.reports.runtable import Choice, from_database
+from straxflow.rundb import gate
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.pending import malformed_numbers
 from straxflow.rundb.rundoc import query_for
+from straxflow.rundb.whynot import why_not
 from straxflow.runlist import RunList
 
 Kind = Literal[
@@ -40,6 +43,8 @@ MOST = 2000
 """Runs of a state that are looked at."""
 MOST_AT_DAQ = 50
 """Runs that are looked for on the DAQ's disk: each takes an ssh connection."""
+MOST_EXPLAINED = 100
+"""Runs whose reasons are looked for one by one: each takes two queries."""
 LONGEST = timedelta(hours=24)
 """A run that is being taken for longer has lost its DAQ."""
 
@@ -72,6 +77,11 @@ class Search:
     """Why the DAQ's disk could not be looked at."""
     _copies: Copies = field(init=False)
     _asked: int = field(default=0, init=False)
+    _explained: int = field(default=0, init=False)
+
+    @cached_property
+    def _gate(self) -> gate.Gate:
+        return gate.look(self.db, self.config, self.campaign)
 
     def __post_init__(self) -> None:
         self._copies = Copies(self.config, self.state)
@@ -119,18 +129,18 @@ class Search:
         since = max((time for time in (row.end, row.since) if time), default=None)
         if since is None or moment - since < self.idle:
             return
-        if at_daq := self._at_daq(row):
-            yield self._told(row, "no THE_END", since, at_daq, f"straxflow close {row.run} --partial --reason ...")
+        why = self._at_daq(row) or ""
+        if why:
+            yield self._told(row, "no THE_END", since, why, f"straxflow close {row.run} --partial --reason ...")
             return
-        why = "; ".join(self._reasons(row)) or "nothing forbids to work on it"
-        remedy = "is a watcher running (straxflow health), the switch on, and room on the disks?"
-        yield self._told(row, "not claimed", since, why, remedy)
-
-    def _reasons(self, row: RunRow) -> Iterable[str]:
-        if row.state == "new":
-            yield f"it has no state; are its live data registered at {self.config.daq.host}?"
-        if not self.config.selects_mode(row.mode):
-            yield f"mode {row.mode} is not in runs.modes"
+        self._explained += 1
+        if self._explained > MOST_EXPLAINED:
+            why = "not looked at: there are too many of them"
+        elif row.run:
+            why = "; ".join(why_not(self.db, self.config, self.campaign, row.run, self._gate))
+        yield self._told(
+            row, "not claimed", since, why or "nothing forbids it", "is a watcher running (straxflow health)?"
+        )
 
     def _working(self, row: RunRow, moment: datetime) -> Iterator[Stuck]:
         claimed = row.claimant.claimed if row.claimant else None
@@ -142,10 +152,10 @@ class Search:
 
     def _failed(self, row: RunRow, moment: datetime) -> Iterator[Stuck]:
         if row.due is not None and row.failures < self.config.failures.give_up_after:
-            why = f"{row.reason or 'failed'}; failed {row.failures} times, due again {row.due:%F %T}"
+            why = f"{row.reason or 'failed'}; failures: {row.failures}, due again {row.due:%F %T}"
             yield self._told(row, "waits", row.since, why, f"nothing, or at once: straxflow retry {row.run}")
         elif row.failures:
-            why = f"{row.reason or 'failed'}; failed {row.failures} times"
+            why = f"{row.reason or 'failed'}; failures: {row.failures}"
             remedy = f"mend what the reason says (straxflow logs {row.run}), then straxflow retry {row.run}"
             yield self._told(row, "left to a person", row.since, why, remedy)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from bson.codec_options import CodecOptions
+from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -94,7 +94,12 @@ def connect(config: Config) -> Iterator[RunDb]:
             appname=f"straxflow-{config.site}",
         )
         with client:
-            codec: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
+            codec: CodecOptions[Document] = CodecOptions(
+                tz_aware=True,
+                tzinfo=UTC,
+                # a date beyond the year 9999 in one document must not end the reading of all others
+                datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+            )
             runs = client[settings.database].get_collection(settings.collection, codec_options=codec)
             yield RunDb(client, runs)
     except ConnectionFailure as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bson.datetime_ms import DatetimeMS
 
 from straxflow.cli import main
 from straxflow.lab.rundb_server import RunDbServer
@@ -327,16 +328,18 @@ def test_stats(site: Site, straxflow: Straxflow) -> None:
 
 def test_plan(site: Site, straxflow: Straxflow) -> None:
     code, found = straxflow("plan", "--json")
-    # run 5 is malformed, 6 held, 7 being taken; run 3 is damaged, nobody knows the size of 4
-    assert (code, found["runs"], found["complete"], found["outside"], found["unsized"]) == (0, 4, 2, 3, 1)
+    # run 5 is malformed, 6 held, 7 being taken; run 3 is damaged, of 4 only the length is known
+    assert (code, found["runs"], found["complete"], found["outside"]) == (0, 4, 2, 3)
+    assert (found["guessed"], found["unsized"]) == (1, 0)
     parts = {(p["product"], p["step"]): p for p in found["parts"]}
     assert parts["live", "transfer"]["jobs"] == 2
-    assert (parts["sums", "process"]["jobs"], parts["sums", "process"]["unknown"]) == (2, 1)
+    assert (parts["sums", "process"]["jobs"], parts["sums", "process"]["unknown"]) == (2, 0)
     assert parts["raw", "process"]["basis"] == 2
     assert found["cpu_hours"] > 0
     assert found["stored_bytes"] > 1e6
     third = site.doc(3)
     rate = sum(detector["avg"] for detector in third["rate"].values())
+    found = straxflow("plan", "--json", "--runs", "3")[1]
     assert found["live_bytes"] == pytest.approx(rate * 1e6 * (third["end"] - third["start"]).total_seconds(), rel=0.01)
     # a run that a person names is counted in spite of its tag
     assert straxflow("plan", "--json", "--runs", "3", "6")[1]["runs"] == 2
@@ -351,11 +354,70 @@ def test_plan(site: Site, straxflow: Straxflow) -> None:
     assert code == 2
 
 
-def test_plan_without_a_basis_says_so(site: Site, straxflow: Straxflow, tmp_path: Path) -> None:
+def test_plan_of_a_new_campaign_and_without_a_basis(site: Site, straxflow: Straxflow) -> None:
     site.init("v9")
-    code, out = straxflow("--campaign", "v9", "plan", "--runs", "1")
+    code, found = straxflow("--campaign", "v9", "plan", "--runs", "1", "--json")
+    assert (code, found["complete"], found["basis"]["runs"]) == (0, 0, 2)
+    assert found["cpu_hours"] > 0
+    code, out = straxflow("--campaign", "v9", "plan", "--runs", "1", "--sample", "0")
     assert (code, "there is no basis for CPU and time: no run has been worked on here yet" in out) == (0, True)
     assert "transfer" in out
+
+
+ODD: list[dict[str, Any]] = [
+    {}, {"number": None}, {"number": "12"}, {"number": 12.5}, {"number": 2**62}, {"number": -3}, {"number": True},
+    *({"number": 20 + i, **odd} for i, odd in enumerate([
+        {"start": 5}, {"start": [datetime.now(UTC)]}, {"end": "now", "start": datetime.now(UTC)},
+        {"start": DatetimeMS(10**15), "end": DatetimeMS(10**15)}, {"start": DatetimeMS(-(10**15))},
+        {"mode": ["a"]}, {"mode": {"a": 1}}, {"mode": ""}, {"detectors": {"a": 1}}, {"detectors": 7},
+        {"tags": "abandon"}, {"tags": {"name": "x"}}, {"tags": [1, {"name": {"a": 1}}, None]},
+        {"comments": "none"}, {"comments": [3, {"comment": ["x"]}]}, {"data": "none"}, {"data": {"type": "live"}},
+        {"data": [1, None, {"type": ["live"], "size_mb": "big", "host": 5, "time": "x"}]},
+        {"data": [{"type": "live", "size_mb": float("nan"), "host": "test-daq"}]},
+        {"data": [{"type": "raw", "host": "testsite", "size_mb": [5], "time": [datetime.now(UTC)]}]},
+        {"rate": 5}, {"rate": {"xams": "fast", "b": {"avg": "x"}, "c": {"avg": float("inf")}}},
+        {"processing_status": 7}, {"processing_status": ["failed"]}, {"processing_status": {"status": {"a": 1}}},
+        {"processing_status": {"status": "failed", "reason": {"a": 1}, "time": "x"}},
+        {"processing_status": "failed", "straxflow": {"online": {"failures": "many", "due": "soon", "token": 1}}},
+        {"straxflow": 5}, {"straxflow": {"online": 5}}, {"straxflow": {"online": {"claim": 5}}},
+        {"straxflow": {"online": {"claim": {"batch": 5, "owner": "x", "renewed": "y", "claimed": 1}}}},
+        {"straxflow": {"online": {"claim": {"batch": "b", "owner": {"pid": "x"}}, "products": 5}}},
+        {"straxflow": {"online": {"products": {"raw": 5}, "wait_until": "x"}}, "processing_status": "pending"},
+        {"daq_config": 5}, {"source": []}, {"processing_status": "pending", "end": None, "start": None},
+    ])),
+]  # fmt: skip
+
+
+def test_malformed_documents_harm_only_themselves(site: Site, straxflow: Straxflow) -> None:
+    documents = site.dump_database()
+    moment = datetime.now(UTC) - timedelta(hours=2)
+    whole = {"start": moment, "end": moment + timedelta(minutes=5), "mode": "background", "detectors": ["xams"]}
+    site.runs.insert_many([{**whole, **odd} for odd in ODD])
+    site.runs.insert_one({**whole, "number": 99, "processing_status": "pending", "mode": "good"})
+    numbers = [str(odd["number"]) for odd in ODD if type(odd.get("number")) is int and odd["number"] > 0]
+    try:
+        for words in (
+            ["runs", "--limit", "0"], ["runs", "--state", "failed"], ["runs", "--tag", "abandon", "--mode", "b*"],
+            ["stats"], ["stats", "--by", "mode"], ["stats", "--by", "state"], ["stuck", "--all"], ["plan"],
+            ["plan", "--runs", "1-100"], ["health", "--watcher", "none", "--free", ":"], ["status"], ["space"],
+            *(["show", number, *(["--json"] if i % 2 else [])] for i, number in enumerate(numbers)),
+        ):  # fmt: skip
+            code, out = straxflow(*words)
+            assert code in (0, 1), (words, out)
+            assert "Traceback" not in str(out)
+            if words[0] in ("runs", "stats", "plan", "stuck", "health"):
+                assert "the run database at" not in out, (words, out)
+            if words[0] != "show":
+                code, found = straxflow(*words, "--json")
+                assert code in (0, 1), (words, found)
+        found = straxflow("runs", "--json", "--mode", "good")[1]
+        assert [(row["number"], row["state"], row["problem"]) for row in found["runs"]] == [(99, "pending", None)]
+        told = {one["run"]: one["kind"] for one in straxflow("stuck", "--json", "--no-daq")[1]["stuck"]}
+        assert told["000099"] == "not claimed"
+        assert told["000003"] == "left to a person"
+    finally:
+        site.runs.delete_many({})
+        site.runs.insert_many(documents)
 
 
 def test_stuck_runs_why_and_what_to_do(site: Site, straxflow: Straxflow) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from straxflow.cli.output import plain, size, span
+from straxflow.cli.output import add, coloured, emit, plain, size, span, table
 from straxflow.cli.times import length_s, moment
 from straxflow.config import load
 from straxflow.errors import UsageError
@@ -213,3 +213,16 @@ def test_reasons_of_a_kind_are_counted_together() -> None:
     reasons = [f"transfer of live: run {n}: /data/live/{n}: 12 bytes short (log: logs/{n}/x.log)" for n in (3, 44)]
     assert {kind_of(reason) for reason in reasons} == {"transfer of live: run #: ...: # bytes short"}
     assert kind_of(None) == "no reason was given"
+
+
+def test_tables_in_a_pipe_are_never_broken_and_play_no_tricks(capsys: pytest.CaptureFixture[str]) -> None:
+    made = table("run", ">size", "~why")
+    add(made, "000001", 12, "a" * 300)
+    add(made, coloured("failed"), None, "\x1b[2Jtwo\nlines \x07[bold]")
+    emit(made, "words\x1b[31m [red]")
+    assert capsys.readouterr().out.splitlines() == [
+        "run     size  why",
+        f"000001    12  {'a' * 300}",
+        "failed        two lines [bold]",
+        "words [red]",
+    ]
