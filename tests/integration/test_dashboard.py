@@ -213,7 +213,7 @@ def test_the_database_away_and_back(serving: Serving, site: PageSite) -> None:
         assert status["counts"]["failed"] == 1  # as it said last
         runs = wait_until(lambda: {r["run"]: r for r in told(serving, "/api/runs")["runs"] if r["number"] == 103})
         assert runs["000103"]["state"] == "failed"
-        run = told(serving, "/api/run/000103")
+        run = wait_until(lambda: (r := told(serving, "/api/run/000103"))["database"] and r)
         assert "does not answer" in run["database"]
         assert run["attempts"]
     finally:
