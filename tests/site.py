@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -199,12 +199,14 @@ class Site:
         return self.snakemake("-n", *words, **options)
 
     @contextlib.contextmanager
-    def background(self, *words: str, env: Mapping[str, str] | None = None) -> Iterator[Background]:
-        """A snakemake that runs beside the test; whatever is left of it is killed at the end."""
+    def background(
+        self, *words: str, env: Mapping[str, str] | None = None, argv: Sequence[str] = ()
+    ) -> Iterator[Background]:
+        """A snakemake (or what `argv` says) that runs beside the test; whatever is left of it is killed at the end."""
         log = self.folder / f"background-{time.monotonic_ns()}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
-                self.argv(*words), cwd=self.root, env=self.environment(env),
+                [*argv] or self.argv(*words), cwd=self.root, env=self.environment(env),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         running = Background(process, log)

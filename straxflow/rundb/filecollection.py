@@ -1,10 +1,11 @@
 """The part of pymongo's Collection that straxflow uses, over the documents of a file.
 
-What a query or an update means is told by mongomock, over a copy of the documents in memory.
+What a query or an update means is told by mongomock, which gets the few documents that it is about.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from sqlite3 import Connection
@@ -14,14 +15,18 @@ import mongomock
 from bson import ObjectId, json_util
 from bson.codec_options import CodecOptions
 from bson.json_util import RELAXED_JSON_OPTIONS
+from mongomock.filtering import filter_applies
 from pymongo import DeleteMany, DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
+from pymongo.errors import DuplicateKeyError
 
 from straxflow.errors import RunDbError
+from straxflow.rundb.fileindex import Indexes
 
 if TYPE_CHECKING:
     from straxflow.rundb.filedb import FileDb
 
 Document = dict[str, Any]
+Documents = dict[Any, Document]
 Filter = Mapping[str, Any]
 Known = Callable[[object], bool]
 Look = Callable[[Known], list[Document]]
@@ -47,15 +52,13 @@ class FileCollection:
         self.full_name = f"{name} in {database.file}"
         self.codec_options: CodecOptions[Document] = CodecOptions(tz_aware=True)
         self.look: Look | None = None
-        self._forget()
-
-    def _forget(self) -> None:
-        self._memory = _memory()
         self._seq = -1
-        """The file's last change that memory knows; -1: nothing was read yet."""
+        """The file's last change that is known here; -1: nothing was read yet."""
+        self._documents: Documents = {}
+        self._indexes = Indexes()
         self._stored: dict[Any, bool] = {}
         """Ids of the documents in the file, and whether they tell the end of their run."""
-        self._found: dict[Any, Document] = {}
+        self._found: Documents = {}
         """Documents of runs that are in no file yet, as they were found."""
 
     def find(self, filter: Filter | None = None, *args: Any, **kwargs: Any) -> FileCursor:
@@ -64,12 +67,13 @@ class FileCollection:
 
     def find_one(self, filter: Filter | None = None, *args: Any, **kwargs: Any) -> Document | None:
         """The first document that matches."""
-        found: Document | None = self._read("find_one", filter, filter, *args, **kwargs)
+        few = None if kwargs.get("sort") else 1
+        found: Document | None = _memory(self._matching(filter, few)).find_one({}, *args, **kwargs)
         return found
 
     def count_documents(self, filter: Filter, **kwargs: Any) -> int:
         """How many documents match."""
-        return int(self._read("count_documents", filter, filter, **kwargs))
+        return len(self._matching(filter, kwargs.get("limit")))
 
     def estimated_document_count(self) -> int:
         """How many documents there are."""
@@ -77,16 +81,15 @@ class FileCollection:
 
     def distinct(self, key: str, filter: Filter | None = None) -> list[Any]:
         """The different values of a field."""
-        return list(self._read("distinct", filter, key, filter))
+        return list(_memory(self._matching(filter)).distinct(key))
 
-    def aggregate(self, pipeline: list[Filter], **kwargs: Any) -> Iterator[Document]:
+    def aggregate(self, pipeline: Sequence[Filter], **kwargs: Any) -> Iterator[Document]:
         """The result of a pipeline."""
         first = pipeline[0].get("$match") if pipeline else None
-        with self.database.lock:
-            return iter(list(self._seen(first).aggregate(pipeline)))
+        return iter(list(_memory(self._matching(first)).aggregate(pipeline)))
 
     def index_information(self) -> Document:
-        """No indexes: all documents are in memory."""
+        """Indexes make themselves."""
         return {}
 
     def create_index(self, keys: Any, **kwargs: Any) -> str:
@@ -97,149 +100,139 @@ class FileCollection:
 
     def insert_one(self, document: Document) -> Any:
         """Add a document."""
-        with self._writing(None) as (memory, changed):
-            result = memory.insert_one(document)
-            changed.append(result.inserted_id)
-            return result
+        with self._changing(_by_id([document.get("_id")])) as change:
+            return change.insert(document)
 
-    def insert_many(self, documents: Iterable[Document]) -> Any:
+    def insert_many(self, documents: Iterable[Document]) -> None:
         """Add documents, all or none."""
-        with self._writing(None) as (memory, changed):
-            result = memory.insert_many(documents)
-            changed += result.inserted_ids
-            return result
+        rows = list(documents)
+        with self._changing(_by_id([document.get("_id") for document in rows])) as change:
+            for document in rows:
+                change.insert(document)
 
     def update_one(self, filter: Filter, update: Any, upsert: bool = False, **kwargs: Any) -> Any:
         """Change the first document that matches."""
-        return self._change_one("update_one", filter, (update,), None, upsert, kwargs)
+        with self._changing(_scope(filter, upsert)) as change:
+            return change.one("update_one", filter, update, upsert=upsert, **kwargs)
 
     def replace_one(self, filter: Filter, replacement: Document, upsert: bool = False, **kwargs: Any) -> Any:
         """Put another in the place of the first document that matches."""
-        return self._change_one("replace_one", filter, (replacement,), None, upsert, kwargs)
+        with self._changing(_scope(filter, upsert)) as change:
+            return change.one("replace_one", filter, replacement, upsert=upsert, **kwargs)
 
     def delete_one(self, filter: Filter, **kwargs: Any) -> Any:
         """Remove the first document that matches."""
-        return self._change_one("delete_one", filter, (), None, False, kwargs)
+        with self._changing(filter) as change:
+            return change.one("delete_one", filter, **kwargs)
 
     def find_one_and_update(
         self, filter: Filter, update: Any, projection: Any = None, sort: Any = None, upsert: bool = False, **kwargs: Any
     ) -> Document | None:
         """Change the first document that matches, and give it."""
-        options = {"projection": projection, **kwargs}
-        found: Document | None = self._change_one("find_one_and_update", filter, (update,), sort, upsert, options)
-        return found
+        with self._changing(_scope(filter, upsert)) as change:
+            found: Document | None = change.one(
+                "find_one_and_update", filter, update, sort=sort, upsert=upsert, projection=projection, **kwargs
+            )
+            return found
 
     def find_one_and_delete(
         self, filter: Filter, projection: Any = None, sort: Any = None, **kwargs: Any
     ) -> Document | None:
         """Remove the first document that matches, and give it."""
-        options = {"projection": projection, **kwargs}
-        found: Document | None = self._change_one("find_one_and_delete", filter, (), sort, False, options)
-        return found
+        with self._changing(filter) as change:
+            found: Document | None = change.one(
+                "find_one_and_delete", filter, sort=sort, projection=projection, **kwargs
+            )
+            return found
 
     def update_many(self, filter: Filter, update: Any, upsert: bool = False, **kwargs: Any) -> Any:
         """Change all documents that match, or none."""
-        with self._writing(None if upsert else filter) as (memory, changed):
-            changed += [document["_id"] for document in memory.find(filter, {"_id": 1})]
-            result = memory.update_many(filter, update, upsert=upsert, **kwargs)
-            if result.upserted_id is not None:
-                changed.append(result.upserted_id)
-            return result
+        with self._changing(_scope(filter, upsert)) as change:
+            return change.many("update_many", filter, update, upsert=upsert, **kwargs)
 
     def delete_many(self, filter: Filter, **kwargs: Any) -> Any:
         """Remove all documents that match, or none."""
-        with self._writing(filter) as (memory, changed):
-            changed += [document["_id"] for document in memory.find(filter, {"_id": 1})]
-            return memory.delete_many(filter, **kwargs)
+        with self._changing(filter) as change:
+            return change.many("delete_many", filter, **kwargs)
 
     def bulk_write(self, requests: Sequence[Any], ordered: bool = True, **kwargs: Any) -> None:
         """Several changes at once, all or none."""
         filters = [request._doc if isinstance(request, InsertOne) else request._filter for request in requests]
-        keys = [filter.get("_id") for filter in filters]
-        with self._writing({"_id": {"$in": keys}} if None not in keys else None) as (memory, changed):
+        with self._changing(_by_id([filter.get("_id") for filter in filters])) as change:
             for request, filter in zip(requests, filters, strict=True):
                 if isinstance(request, InsertOne):
-                    changed.append(memory.insert_one(request._doc).inserted_id)
+                    change.insert(request._doc)
                     continue
                 verb = _BULK[type(request)]
-                chosen = list(memory.find(filter, {"_id": 1}).limit(0 if verb.endswith("many") else 1))
-                changed += [document["_id"] for document in chosen]
                 what = () if verb.startswith("delete") else (request._doc,)
                 options = {"upsert": True} if getattr(request, "_upsert", None) else {}
-                result = getattr(memory, verb)(filter, *what, **options)
-                if options and result.upserted_id is not None:
-                    changed.append(result.upserted_id)
+                (change.many if verb.endswith("many") else change.one)(verb, filter, *what, **options)
 
-    def _change_one(
-        self, verb: str, filter: Filter, what: tuple[Any, ...], sort: Any, upsert: bool, options: Document
-    ) -> Any:
-        with self._writing(filter if not upsert or "_id" in filter else None) as (memory, changed):
-            chosen = memory.find_one(filter, {"_id": 1}, sort=sort)
-            if chosen is not None:
-                changed.append(chosen["_id"])
-                return getattr(memory, verb)({**filter, "_id": chosen["_id"]}, *what, **options)
-            if not upsert:
-                return getattr(memory, verb)(filter, *what, **options)
-            before = {d["_id"] for d in memory.find({}, {"_id": 1})}
-            result = getattr(memory, verb)(filter, *what, upsert=True, **options)
-            changed += [d["_id"] for d in memory.find({}, {"_id": 1}) if d["_id"] not in before]
-            return result
-
-    def _read(self, verb: str, filter: Filter | None, *args: Any, **kwargs: Any) -> Any:
+    def _matching(self, filter: Filter | None, few: int | None = None) -> list[Document]:
+        """The documents that match, as they stand now; the first `few` of them."""
         with self.database.lock:
-            return getattr(self._seen(filter), verb)(*args, **kwargs)
+            return _chosen(self._seen(filter), self._narrowed, filter or {}, few)
 
-    def _seen(self, filter: Filter | None) -> Any:
-        """The documents that a filter may match, as they stand now."""
+    def _narrowed(self, documents: Documents, filter: Filter) -> Iterable[Document]:
+        ids = self._indexes.narrow(filter, documents) if documents is self._documents else None
+        return documents.values() if ids is None else [documents[key] for key in ids]
+
+    def _seen(self, filter: Filter | None) -> Documents:
+        """The documents that a filter may match, by their ids, as they stand now."""
         with self.database.reading() as connection:
-            memory = self._loaded(connection, filter)
+            documents = self._loaded(connection, filter)
         # never while the file is locked: it may take seconds
-        if self.look and memory is self._memory and self._may_match_new(filter):
+        if self.look and documents is self._documents and self._may_match_new(filter):
             self._put_found(self.look(lambda key: self._stored.get(key, False)))
-        return memory
+        return documents
 
     @contextmanager
-    def _writing(self, filter: Filter | None) -> Iterator[tuple[Any, list[Any]]]:
-        """Memory, and a list for the ids of those documents that the block changes; they are written then."""
+    def _changing(self, filter: Filter | None) -> Iterator[_Change]:
+        """Collects changes, and writes them together at the end of the block."""
         with self.database.lock:
-            self._seen(filter)
-            try:
-                with self.database.writing() as connection:
-                    memory = self._loaded(connection, filter)
-                    changed: list[Any] = []
-                    yield memory, changed
-                    self._write(connection, memory, changed)
-            except BaseException:
-                # memory may hold what was not written
-                self._forget()
-                raise
+            if self.look and (self._seq < 0 or self._may_match_new(filter)):
+                self._seen(filter)
+            with self.database.writing() as connection:
+                change = _Change(self._loaded(connection, filter), self._narrowed)
+                yield change
+                last = self._write(connection, change.changed)
+            if change.changed and change.documents is self._documents:
+                self._seq = last
+                self._take(change.changed)
 
-    def _loaded(self, connection: Connection, filter: Filter | None) -> Any:
-        """Bring memory up to date; a process that asks for one run only reads no more than that."""
+    def _loaded(self, connection: Connection, filter: Filter | None) -> Documents:
+        """Bring what is known up to date; a process that asks for a few documents only reads no more than those."""
         if self._seq < 0 and (pin := _pinned(filter)):
             column, values = pin
             places = ", ".join("?" * len(values))
             query = f"select json from documents where collection = ? and {column} in ({places}) and json is not null"
-            documents = [_document(text) for (text,) in connection.execute(query, (self.name, *values))]
-            memory = _memory(documents)
+            rows = [_document(text) for (text,) in connection.execute(query, (self.name, *values))]
             # a run that is in no file yet, or not whole, is looked for in the folders
-            whole = memory.count_documents(_identity(filter)) >= len(values) and all(map(_has_end, documents))
-            if whole or not self.look:
-                return memory
+            asked = [row for row in rows if _has_end(row) and _matches(_identity(filter), row)]
+            if not self.look or len(asked) >= len(values):
+                return {row["_id"]: row for row in rows}
         query = "select id, seq, json from documents where collection = ? and seq > ?"
-        rows = connection.execute(query, (self.name, self._seq)).fetchall()
-        if rows:
-            there = [json_util.loads(key) for key, _, _ in rows]
-            self._memory.delete_many({"_id": {"$in": there}})
-            documents = [_document(text) for _, _, text in rows if text is not None]
-            if documents:
-                self._memory.insert_many(documents)
-            for key in there:
-                self._stored.pop(key, None)
-                self._found.pop(key, None)
-            self._stored |= {document["_id"]: _has_end(document) for document in documents}
-        self._seq = max([0, self._seq, *(seq for _, seq, _ in rows)])
-        return self._memory
+        changed = connection.execute(query, (self.name, self._seq)).fetchall()
+        self._take({json_util.loads(key): None if text is None else _document(text) for key, _, text in changed})
+        self._seq = max([0, self._seq, *(seq for _, seq, _ in changed)])
+        return self._documents
+
+    def _take(self, changed: Mapping[Any, Document | None]) -> None:
+        """Know documents as the file has them now; None: it has them no longer."""
+        for key, document in changed.items():
+            self._found.pop(key, None)
+            self._stored.pop(key, None)
+            if document is not None:
+                self._stored[key] = _has_end(document)
+            self._put(key, document)
+
+    def _put(self, key: Any, document: Document | None) -> None:
+        before = self._documents.pop(key, None)
+        if document is None:
+            self._indexes.drop(key, before)
+        else:
+            self._indexes.put(key, document, before)
+            self._documents[key] = document
 
     def _may_match_new(self, filter: Filter | None) -> bool:
         """Whether a filter may match a run that is in no file yet: such a one has nothing of ours."""
@@ -251,45 +244,87 @@ class FileCollection:
         pin = _pinned(filter)
         if not pin:
             return True
-        known = [d for d in self._memory.find(_identity(filter), {"_id": 1}) if self._stored.get(d["_id"], False)]
-        return len(known) < len(pin[1])
+        named = _chosen(self._documents, self._narrowed, _identity(filter))
+        return len([row for row in named if self._stored.get(row["_id"], False)]) < len(pin[1])
 
     def _put_found(self, found: list[Document]) -> None:
-        """Let memory hold what was found, under what the file says of the same run."""
+        """Know what was found, under what the file says of the same run."""
         there = {document["_id"] for document in found}
-        gone = [key for key in self._found if key not in there]
-        new = [d for d in found if self._found.get(d["_id"]) is not d and not self._stored.get(d["_id"], False)]
-        merged = []
-        for document in new:
-            # somebody wrote to the document of a run that was still being taken
-            before = self._memory.find_one({"_id": document["_id"]}) if document["_id"] in self._stored else None
-            merged.append(document | {k: v for k, v in (before or {}).items() if v is not None})
-        if gone or new:
-            self._memory.delete_many({"_id": {"$in": [*gone, *(d["_id"] for d in new)]}})
-        if merged:
-            self._memory.insert_many(merged)
-        for key in gone:
+        for key in [key for key in self._found if key not in there]:
             del self._found[key]
-        self._found |= {document["_id"]: document for document in new}
+            if key not in self._stored:
+                self._put(key, None)
+        for document in found:
+            key = document["_id"]
+            if self._found.get(key) is document or self._stored.get(key, False):
+                continue
+            # somebody wrote to the document of a run that was still being taken
+            written = self._documents[key] if key in self._stored else {}
+            self._put(key, document | {name: value for name, value in written.items() if value is not None})
+            self._found[key] = document
 
-    def _write(self, connection: Connection, memory: Any, changed: list[Any]) -> None:
-        if not changed:
-            return
-        (last,) = connection.execute(
-            "select coalesce(max(seq), 0) from documents where collection = ?", (self.name,)
-        ).fetchone()
-        there = {d["_id"]: d for d in memory.find({"_id": {"$in": changed}})}
-        for key in changed:
-            document = there.get(key)
+    def _write(self, connection: Connection, changed: Documents) -> int:
+        query = "select coalesce(max(seq), 0) from documents where collection = ?"
+        (last,) = connection.execute(query, (self.name,)).fetchone()
+        for key, document in changed.items():
             text = None if document is None else json_util.dumps(document, json_options=_JSON)
             row = (self.name, _text(key), last + 1, _number(document), text)
             connection.execute("replace into documents(collection, id, seq, number, json) values (?, ?, ?, ?, ?)", row)
-        if memory is self._memory:
-            self._seq = last + 1
-            for key in changed:
-                self._stored.pop(key, None)
-                self._found.pop(key, None)
-            self._stored |= {key: _has_end(document) for key, document in there.items()}
+        return int(last) + 1
+
+
+class _Change:
+    """Changes that are written together: the documents as they will be, None for those that go."""
+
+    def __init__(self, documents: Documents, narrowed: Callable[[Documents, Filter], Iterable[Document]]) -> None:
+        self.documents = documents
+        self.changed: dict[Any, Any] = {}
+        self._narrowed = narrowed
+
+    def insert(self, document: Document) -> Any:
+        memory = _memory()
+        result = memory.insert_one(document)
+        self._new(memory)
+        return result
+
+    def one(self, verb: str, filter: Filter, *what: Any, sort: Any = None, upsert: bool = False, **options: Any) -> Any:
+        rows = self._matching(filter, None if sort else 1)
+        if sort and rows:
+            rows = [_memory(rows).find_one({}, sort=sort)]
+        return self._apply(verb, rows, filter, what, upsert, options)
+
+    def many(self, verb: str, filter: Filter, *what: Any, upsert: bool = False, **options: Any) -> Any:
+        return self._apply(verb, self._matching(filter, None), filter, what, upsert, options)
+
+    def _apply(
+        self, verb: str, rows: list[Document], filter: Filter, what: tuple[Any, ...], upsert: bool, options: Document
+    ) -> Any:
+        memory = _memory(rows)
+        if upsert:
+            options = {**options, "upsert": True}
+        result = getattr(memory, verb)(filter, *what, **options)
+        if rows:
+            after = {row["_id"]: row for row in memory.find({})}
+            self.changed |= {row["_id"]: after.get(row["_id"]) for row in rows}
+        elif upsert:
+            self._new(memory)
+        return result
+
+    def _new(self, memory: Any) -> None:
+        for row in memory.find({}):
+            key = row["_id"]
+            there = self.changed[key] if key in self.changed else self.documents.get(key)
+            if there is not None:
+                raise DuplicateKeyError(f"E11000 duplicate key error: _id {key!r}")
+            self.changed[key] = row
+
+    def _matching(self, filter: Filter, few: int | None) -> list[Document]:
+        changed = [row for row in self.changed.values() if row is not None and _matches(filter, row)]
+        if few and changed:
+            return changed[:few]
+        rows = _chosen(self.documents, self._narrowed, filter, None if self.changed else few)
+        rows = changed + [row for row in rows if row["_id"] not in self.changed]
+        return rows[:few] if few else rows
 
 
 class FileCursor:
@@ -325,22 +360,49 @@ class FileCursor:
 
     def __next__(self) -> Document:
         if self._rows is None:
-            with self._collection.database.lock:
-                cursor = self._collection._read("find", self._filter, self._filter, *self._args, **self._options)
-                for verb, args in self._steps:
-                    cursor = getattr(cursor, verb)(*args)
-                self._rows = iter(list(cursor))
+            cursor = _memory(self._collection._matching(self._filter)).find({}, *self._args, **self._options)
+            for verb, args in self._steps:
+                cursor = getattr(cursor, verb)(*args)
+            self._rows = iter(cursor)
         return next(self._rows)
 
     def close(self) -> None:
         """Nothing is open."""
 
 
+def _chosen(
+    documents: Documents, narrowed: Callable[[Documents, Filter], Iterable[Document]], filter: Filter,
+    few: int | None = None,
+) -> list[Document]:  # fmt: skip
+    found: list[Document] = []
+    for row in narrowed(documents, filter):
+        if _matches(filter, row):
+            found.append(row)
+            if len(found) == few:
+                break
+    return found
+
+
+def _matches(filter: Filter, document: Document) -> bool:
+    return bool(filter_applies(filter, document))  # type: ignore[no-untyped-call]  # mongomock has no types
+
+
 def _memory(documents: Iterable[Document] = ()) -> Any:
+    """A collection of mongomock with copies of these documents."""
     collection: Any = mongomock.MongoClient(tz_aware=True)["memory"]["documents"]
     if rows := list(documents):
         collection.insert_many(rows)
     return collection
+
+
+def _scope(filter: Filter, upsert: bool) -> Filter | None:
+    """What must be known to change what a filter matches: where a document may be added, all that it may collide
+    with."""
+    return filter if not upsert or "_id" in filter else None
+
+
+def _by_id(keys: list[Any]) -> Filter | None:
+    return {"_id": {"$in": keys}} if None not in keys else None
 
 
 def _pinned(filter: Filter | None) -> tuple[str, list[object]] | None:
@@ -370,8 +432,15 @@ def _text(key: object) -> str:
 
 
 def _document(text: str) -> Document:
-    document: Document = json_util.loads(text, json_options=_JSON)
+    document: Document = json.loads(text, object_hook=_typed)
     return document
+
+
+def _typed(fields: Document) -> Any:
+    """What JSON has no word for is written as a mapping of one key; json_util looks at every mapping much longer."""
+    if len(fields) == 1 and next(iter(fields))[:1] == "$":
+        return json_util.object_hook(fields, _JSON)
+    return fields
 
 
 def _has_end(document: Document) -> bool:

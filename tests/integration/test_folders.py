@@ -21,6 +21,7 @@ from tests.folder_site import FolderSite
 from tests.site import wait_until
 
 FORK = multiprocessing.get_context("fork")
+HANGS = {"raw": {"from": "live", "kind": "command", "command": "sleep 600"}}
 SLOW = {"raw": {"from": "live", "kind": "command", "command": "sh -c 'sleep 3; cp -r {source}/{run} {output}/data'"}}
 
 
@@ -82,19 +83,19 @@ def test_preview_work_name_and_repeat(tmp_path: Path, sshd: Sshd) -> None:
 def test_a_killed_invocation_is_taken_over_and_two_share_the_runs(site: FolderSite) -> None:
     for number in (1, 2):
         site.take(number, "led", 0.5)
-    site.configure(products=SLOW)
+    site.configure(products=HANGS)
     with site.background() as first:
         first.until(lambda: any(a.step == "process" for a in site.attempts("000001")))
         assert "claimed 0 pending runs" in site.snakemake().output
         first.kill()
     for number in (3, 4):
         site.take(number, "led", 0.5)
-    site.configure(claim={"max_runs": 2})
+    site.configure(claim={"max_runs": 2}, products=SLOW)
     with site.background() as one:
         one.until(lambda: "claimed 2 pending runs" in one.output)
         with site.background() as two:
             assert two.wait().code == 0, two.output
-            assert "claimed 2 pending runs" in two.output
+            assert "claimed 2 pending runs" in two.output, one.output + two.output
         assert one.wait().code == 0, one.output
     assert [site.status(n) for n in (1, 2, 3, 4)] == ["done"] * 4
     assert sorted({name.split("-")[0] for name in site.products()}) == ["000001", "000002", "000003", "000004"]
@@ -139,6 +140,25 @@ def test_a_lost_file_is_made_anew_and_no_data_with_it(site: FolderSite) -> None:
     # the entries are in the receipts, and are written again when they are asked for
     assert site.snakemake("runs/000001/raw/registered.json", "-R", "register").code == 0
     assert [e["type"] for e in site.doc(1)["data"]] == ["live", "raw"]
+
+
+@pytest.mark.slow
+def test_a_watcher_finds_new_runs_and_another_takes_over(site: FolderSite) -> None:
+    words = ["straxflow", "--configfile", str(site.root / "config" / "config.yaml"), "watch"]
+    site.configure(watch={"poll_s": 0.5})
+    with site.background(argv=words) as first:
+        first.until(lambda: "watching campaign online" in first.output)
+        site.take(1, "led", 0.5)
+        first.until(lambda: site.status(1) == "done", timeout_s=120)
+        with site.background(argv=words) as second:
+            second.until(lambda: "another watcher acts" in second.output)
+            first.process.send_signal(signal.SIGTERM)
+            assert first.wait().code == 0
+            site.take(2, "led", 0.5)
+            second.until(lambda: site.status(2) == "done", timeout_s=120)
+            second.process.send_signal(signal.SIGTERM)
+            assert second.wait().code == 0
+    assert [a.step for a in site.attempts("000002")].count("process") == 1
 
 
 def _claim_all(config: Any, batch: str, out: Any) -> None:

@@ -14,11 +14,11 @@ import pytest
 from straxflow.config import Config
 from straxflow.permissions import lacking
 from tests.folder_site import FolderSite
-from tests.site import Result
+from tests.site import QUICK_PRODUCTS, Result
 
 GROUP = "users"
 ANNE, BEN, STRANGER = 20001, 20002, 20003
-SLOW = {"raw": {"from": "live", "kind": "command", "command": "sh -c 'sleep 3; cp -r {source}/{run} {output}/data'"}}
+HANGS = {"raw": {"from": "live", "kind": "command", "command": "sleep 600"}}
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root may start processes of other users"
@@ -108,12 +108,13 @@ def test_one_goes_on_where_another_left_off(tmp_path: Path) -> None:
 
     # and a run that the first one's killed invocation left
     site.user = ANNE
-    site.configure(products=SLOW)
+    site.configure(products=HANGS)
     site.take(4, "led", 0.5)
     with site.background() as first:
         first.until(lambda: any(a.step == "process" for a in site.attempts("000004")))
         first.kill()
         site.user = BEN
+        site.configure(products=QUICK_PRODUCTS)
         over = site.snakemake()
     assert over.code == 0, over.output
     assert site.status(4) == "done"

@@ -14,11 +14,15 @@ from typing import Any
 
 import pytest
 from bson import ObjectId
+from hypothesis import given
+from hypothesis import strategies as st
+from mongomock.filtering import filter_applies
 from pymongo import DESCENDING, InsertOne, ReplaceOne, ReturnDocument, UpdateOne
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import DuplicateKeyError
 
 from straxflow.errors import RunDbError
 from straxflow.rundb.filedb import NAME, FileDb
+from straxflow.rundb.fileindex import Indexes
 
 NOW = datetime(2026, 11, 1, 12, 0, 0, 123000, tzinfo=UTC)
 FORK = multiprocessing.get_context("fork")
@@ -105,7 +109,7 @@ def test_upserts_and_bulk_writes(file: Path) -> None:
 def test_what_an_error_interrupts_is_undone(file: Path) -> None:
     here = runs(file)
     here.insert_one(run(1))
-    with pytest.raises(BulkWriteError):
+    with pytest.raises(DuplicateKeyError):
         here.insert_many([run(2), run(1)])
     for there in (here, runs(file)):
         assert there.count_documents({}) == 1
@@ -121,7 +125,7 @@ def test_found_runs_are_there_and_written_once_somebody_writes_to_them(file: Pat
 
     here = runs(file)
     here.look = look
-    assert [d["number"] for d in here.find({"mode": "led"})] == [1, 2]
+    assert sorted(d["number"] for d in here.find({"mode": "led"})) == [1, 2]
     assert runs(file).count_documents({}) == 0
     assert here.find_one_and_update({"number": 2, "claim": None}, {"$set": {"claim": "me"}})["number"] == 2
     there = runs(file)
@@ -155,6 +159,42 @@ def test_a_run_that_was_tagged_while_it_was_taken_gets_its_end(file: Path) -> No
     assert runs(file).find_one({"number": 1}) == {**run(1, start=NOW), "tags": ["good"], "claim": 1}
 
 
+VALUES = st.sampled_from([None, 0, 1, 2.5, "a", "b", True, NOW])
+LEAVES = st.one_of(VALUES, st.lists(VALUES, max_size=2))
+PARTS = st.dictionaries(st.sampled_from("xy"), LEAVES, max_size=2)
+DOCUMENTS = st.dictionaries(st.sampled_from("abc"), st.one_of(LEAVES, PARTS, st.lists(PARTS, max_size=2)), max_size=3)
+PATHS = st.sampled_from(["a", "b", "c", "a.x", "b.y", "c.x", "a.0", "b.1.x"])
+CONDITIONS = st.one_of(
+    VALUES,
+    st.builds(lambda v: {"$in": v}, st.lists(VALUES, min_size=1, max_size=3)),
+    st.builds(lambda v: {"$exists": v}, st.booleans()),
+    st.builds(lambda o, v: {o: v}, st.sampled_from(["$gt", "$lte"]), st.sampled_from([1, "a", NOW])),
+    st.builds(lambda v: {"$ne": v}, VALUES),
+    st.builds(lambda v: {"$not": {"$gt": v}}, st.sampled_from([1, NOW])),
+    st.builds(lambda v: {"$elemMatch": {"x": v}}, VALUES),
+)
+SIMPLE = st.dictionaries(PATHS, CONDITIONS, min_size=1, max_size=3)
+FILTERS = st.one_of(
+    SIMPLE,
+    st.builds(lambda one, two: {"$or": [one, two]}, SIMPLE, SIMPLE),
+    st.builds(lambda one, two: {"$and": [one, {"$or": two}]}, SIMPLE, st.lists(SIMPLE, min_size=1, max_size=2)),
+)
+
+
+@given(st.lists(DOCUMENTS, max_size=6), st.lists(FILTERS, min_size=1, max_size=4), st.lists(DOCUMENTS, max_size=3))
+def test_what_indexes_narrow_is_what_matches(
+    documents: list[dict[str, Any]], filters: list[dict[str, Any]], later: list[dict[str, Any]]
+) -> None:
+    indexes, here = Indexes(), dict[int, dict[str, Any]]()
+    for wanted in filters * 2:
+        for key, document in enumerate(documents if not here else later):
+            indexes.put(key, document, here.get(key))
+            here[key] = document
+        ids = indexes.narrow(wanted, here)
+        matching = {key for key, document in here.items() if filter_applies(wanted, document)}
+        assert ids is None or matching <= ids, wanted
+
+
 def _claim(file: Path, me: int, total: int, taken: Any) -> None:
     there = runs(file)
     mine = []
@@ -167,7 +207,7 @@ def _claim(file: Path, me: int, total: int, taken: Any) -> None:
 
 
 def test_eight_processes_claim_each_run_once(file: Path) -> None:
-    total = 200
+    total = 500
     runs(file).insert_many([run(n) for n in range(total)])
     taken = FORK.Queue()
     workers = [FORK.Process(target=_claim, args=(file, me, total, taken)) for me in range(8)]

@@ -19,7 +19,7 @@ class Discovery(Section):
         description="A run has ended once its folder holds such a file or folder (a pattern); absent: `quiet_s` tells.",
     )
     quiet_s: float = Field(0, ge=0, description="... and once none of its files changed for so long, in seconds.")
-    look_s: Seconds = Field(5, description="One process looks into the DAQ's folders at most so often, in seconds.")
+    look_s: Seconds = Field(2, description="One process looks into the DAQ's folders at most so often, in seconds.")
     mode: str = Field("run", min_length=1, description="The mode of runs whose facts do not tell it.")
     document: dict[str, object] = Field(
         {}, description="What every run document holds, e.g. `detectors` and `daq_config`; facts are laid over it."
