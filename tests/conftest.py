@@ -1,5 +1,6 @@
 """Real parts for the tests: each starts when a test first asks for it and ends with the session."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,16 @@ import pytest
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.slurm import Slurm
 from straxflow.lab.sshd import Sshd
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Commands that are called in this process set variables for their children: no other test may see them."""
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
