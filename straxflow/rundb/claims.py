@@ -110,7 +110,8 @@ class Claimer:
                 return taken
             if holder:
                 break
-        owner = holder.get("owner") or {}
+        owner = holder.get("owner")
+        owner = owner if isinstance(owner, Mapping) else {}
         raise RunDbError(
             f"run {run_id}: invocation {holder.get('batch')} works on it "
             f"(host {owner.get('host')}, pid {owner.get('pid')}); wait for it, or stop it"
