@@ -91,7 +91,7 @@ case $what in
     demo) demo ;;
     amstrax) amstrax ;;
     test)
-        need slurmctld:slurm-wlm munged:munge xxhsum:xxhash chromium:chromium chromedriver:chromium-driver
+        need zsh:zsh fish:fish slurmctld:slurm-wlm munged:munge xxhsum:xxhash chromium:chromium chromedriver:chromium-driver
         demo
         amstrax
         ;;
