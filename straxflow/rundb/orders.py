@@ -105,10 +105,10 @@ class Orders:
         hint = f"; but it is left alone while it has the tag {', '.join(skipped)}" if skipped else ""
         return self._order(run, self._pending(run, how), [*REMEMBERED, MARKED], text + hint)
 
-    def set_state(self, run: Chosen, status: str, how: str, unset: list[str]) -> Outcome:
-        """Give a run that nobody works on a state, with who did it and why."""
+    def set_state(self, run: Chosen, status: str, how: str, *, forget: bool = False) -> Outcome:
+        """Give a run that nobody works on a state, with who did it and why; `forget` its failures, too."""
         field_ = status_field(self.campaign, self.config)
-        return self._order(run, {field_: self._status(status, how)}, unset, how)
+        return self._order(run, {field_: self._status(status, how)}, [*REMEMBERED, MARKED] if forget else [], how)
 
     def close(self, run: Chosen, fields: Document) -> None:
         """Give a run that nobody could claim, for it had no end, one and make it pending.
@@ -155,7 +155,9 @@ class Orders:
             fresh = self.db.runs.find_one({"_id": run.object_id}) or {}
             guard[f"{self._ours}.token"] = Chosen(run.id, run.object_id, fresh).part(self.campaign).get("token")
         guard[f"{self._ours}.claim.batch"] = {"$exists": False}
-        update = {"$set": set_, "$unset": {f"{self._ours}.{name}": "" for name in unset}}
+        update: Document = {"$set": set_}
+        if unset:
+            update["$unset"] = {f"{self._ours}.{name}": "" for name in unset}
         return self._write(run, guard, update, text)
 
     def holder(self, run: Chosen) -> str | None:

@@ -9,10 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from straxflow.config import Config
-from straxflow.failures import REMEMBERED
 from straxflow.rundb.chosen import FIELDS, Chosen, usable
 from straxflow.rundb.client import Document, RunDb
-from straxflow.rundb.orders import MARKED, Orders, Outcome
+from straxflow.rundb.orders import Orders, Outcome
 from straxflow.rundb.rundoc import status_holder
 
 PAUSED = "paused"
@@ -33,7 +32,7 @@ def queue(orders: Orders, run: Chosen) -> Outcome:
     status = run.status(orders.campaign, orders.config)
     if status not in (None, CANCELLED):
         return Outcome(run.id, "same", f"is in it already: {status}")
-    return orders.set_state(run, "pending", "queued", [*MARKED])
+    return orders.set_state(run, "pending", "queued", forget=True)
 
 
 def pause(orders: Orders, run: Chosen) -> Outcome:
@@ -41,7 +40,7 @@ def pause(orders: Orders, run: Chosen) -> Outcome:
     status = run.status(orders.campaign, orders.config)
     if status not in OPEN:
         return Outcome(run.id, "same", f"is {status}")
-    return orders.set_state(run, PAUSED, f"paused (was {status})", ["due", "wait_until"])
+    return orders.set_state(run, PAUSED, f"paused (was {status})")
 
 
 def resume(orders: Orders, run: Chosen) -> Outcome:
@@ -49,7 +48,7 @@ def resume(orders: Orders, run: Chosen) -> Outcome:
     status = run.status(orders.campaign, orders.config)
     if status != PAUSED:
         return Outcome(run.id, "same", f"is {status}")
-    return orders.set_state(run, "pending", "resumed", [])
+    return orders.set_state(run, "pending", "resumed")
 
 
 def cancel(orders: Orders, run: Chosen) -> Outcome:
@@ -57,7 +56,7 @@ def cancel(orders: Orders, run: Chosen) -> Outcome:
     status = run.status(orders.campaign, orders.config)
     if status not in (*OPEN, PAUSED):
         return Outcome(run.id, "same", f"is {status}")
-    return orders.set_state(run, CANCELLED, "cancelled", list(REMEMBERED))
+    return orders.set_state(run, CANCELLED, "cancelled", forget=True)
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,17 @@ def test_redo_a_product_whose_data_are_the_same(site: Site) -> None:
     assert as_json(planned)["set_aside"]["000001"][0] == "released.json"
     assert site.dump_files() == before
     assert straxflow(site, "redo", "1", "--from", "move_out").code == 2  # staging was dropped
+    with connect(site.config) as db:
+        moment = db.now()
+    owner = {"host": "elsewhere", "boot": "b", "pid": 7, "start": 1}
+    claim = {"owner": owner, "batch": "b9", "lease_s": 600, "claimed": moment, "renewed": moment}
+    site.runs.update_one({"number": 1}, {"$set": {"straxflow.online.claim": claim}})
+    for extra in ("-n", "--no-run"):
+        refused = straxflow(site, "redo", "1", "--from", "process", extra)
+        assert refused.code == 1
+        assert "invocation b9 works on it" in refused.output
+    assert site.dump_files() == before
+    site.runs.update_one({"number": 1}, {"$unset": {"straxflow.online.claim": ""}})
 
     done = straxflow(site, "redo", "1", "--from", "process", "--product", "raw", "--reason", "disk errors")
     assert done.code == 0, done.output
@@ -122,23 +133,6 @@ def test_redo_whose_data_differ_leaves_the_stored_ones(site: Site) -> None:
     assert site.status(1) == "failed"
     assert "differ" in site.reason(1)
     assert site.products() == stored
-
-
-def test_redo_leaves_a_claimed_run_alone(site: Site) -> None:
-    site.take(1)
-    assert straxflow(site, "process", "1").code == 0
-    with connect(site.config) as db:
-        moment = db.now()
-    owner = {"host": "elsewhere", "boot": "b", "pid": 7, "start": 1}
-    claim = {"owner": owner, "batch": "b9", "lease_s": 600, "claimed": moment, "renewed": moment}
-    site.runs.update_one({"number": 1}, {"$set": {"straxflow.online.claim": claim}})
-    before = site.dump_files()
-    for extra in ("-n", "--no-run"):
-        refused = straxflow(site, "redo", "1", "--from", "process", extra)
-        assert refused.code == 1
-        assert "invocation b9 works on it" in refused.output
-    assert site.dump_files() == before
-    assert straxflow(site, "redo", "1", "--from", "nothing").code == 2
 
 
 def test_private_products_touch_nothing_of_the_site(site: Site) -> None:
