@@ -98,7 +98,12 @@ def _json(
         "site": site.config.site,
         "campaign": site.campaign,
         "states": dict(Counter(b.state for b in briefs)),
-        "rundb": {"problem": seen.problem, "pending": len(seen.pending), "pending_not_here": list(waiting)},
+        "rundb": {
+            "problem": seen.problem,
+            "pending": len(seen.pending),
+            "pending_not_here": list(waiting),
+            "left_to_a_person": list(seen.left),
+        },
         "runs": [as_json(status) for status in full],
     }
 
@@ -130,6 +135,9 @@ def _headline(site: Site, briefs: Sequence[RunStatus], seen: Seen, waiting: Sequ
     else:
         more = " or more" if len(seen.pending) >= MOST else ""
         lines.append(f"run database: {len(seen.pending)}{more} pending, {len(waiting)} of them not yet here")
+    if seen.left:
+        named = ", ".join(seen.left[:10]) + (", ..." if len(seen.left) > 10 else "")
+        lines.append(f"failed and not tried again by themselves: {named} (straxflow show RUN, straxflow retry RUN)")
     return "\n".join(lines)
 
 

@@ -14,11 +14,21 @@ from straxflow.receipts import State
 from straxflow.reports.documents import claimant_of
 from straxflow.reports.standings import Holder
 from straxflow.rundb.client import Document, RunDb, connect
-from straxflow.rundb.pending import candidates, scope
-from straxflow.rundb.rundoc import Malformed, campaign_part, make_run_id, parse, query_for, status_of
+from straxflow.rundb.pending import candidates, readable, scope
+from straxflow.rundb.rundoc import (
+    IDENTITY,
+    Malformed,
+    campaign_part,
+    make_run_id,
+    parse,
+    query_for,
+    status_field,
+    status_of,
+)
 from straxflow.runlist import RunList, parse_runs
 
 MOST = 10_000
+MOST_LEFT = 1000
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,8 @@ class Seen:
     pending: Sequence[str] = ()
     holders: Mapping[str, Holder] | None = None
     elsewhere: Mapping[str, str | None] = field(default_factory=dict)
+    left: Sequence[str] = ()
+    """Failed runs that are not tried again by themselves; the newest, at most `MOST_LEFT`."""
 
 
 T = TypeVar("T")
@@ -80,6 +92,7 @@ def look(config: Config, campaign: str, unknown: Sequence[str]) -> Seen:
             pending=[candidate.run.id for candidate in islice(found, MOST)],
             holders=_holders(db, config, campaign),
             elsewhere=_elsewhere(db, config, campaign, unknown),
+            left=_left_to_a_person(db, config, campaign),
         )
 
     seen, problem = ask(config, question)
@@ -99,6 +112,19 @@ def _holders(db: RunDb, config: Config, campaign: str) -> dict[str, Holder]:
         if one:
             held[run] = Holder(one.batch, one.host, one.pid, "alive" if one.alive else "dead")
     return held
+
+
+def _left_to_a_person(db: RunDb, config: Config, campaign: str) -> list[str]:
+    ours = f"straxflow.{campaign}"
+    query: Document = {
+        **scope(config),
+        f"{status_field(campaign, config)}.status": "failed",
+        f"{ours}.token": {"$exists": True},
+        **{f"{ours}.{name}": {"$exists": False} for name in ("due", "claim")},
+    }
+    fields = dict.fromkeys([*IDENTITY, "start", "end"], 1)
+    found = db.runs.find(query, fields).sort("number", -1).limit(MOST_LEFT)
+    return [run.id for run in readable(found, config, campaign, lambda _: None)]
 
 
 def _elsewhere(db: RunDb, config: Config, campaign: str, unknown: Sequence[str]) -> dict[str, str | None]:

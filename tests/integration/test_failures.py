@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from straxflow.cli.main import main
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
 from straxflow.owner import Owner
@@ -144,7 +145,7 @@ def given_back(site: Site, batch: str, number: int, token: int, state: Any) -> R
     return found
 
 
-def test_one_bad_run_starves_nobody_and_is_left_to_a_person(site: Site) -> None:
+def test_one_bad_run_starves_nobody_and_is_left_to_a_person(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.configure(claim={"max_runs": 1}, failures={"backoff_s": 60})
     for number in (1, 2, 3, 4):
         site.document(number)
@@ -169,6 +170,9 @@ def test_one_bad_run_starves_nobody_and_is_left_to_a_person(site: Site) -> None:
         assert given_back(site, f"c{count}", 4, token, "failed").settled == (count == 10)
     assert site.reason(4) == "process of raw: words; failed 10 times, so it is left to a person"
     assert "due" not in part(site, 4)
+    assert main(["--configfile", str(site.root / "config" / "config.yaml"), "status"]) == 0
+    left = "failed and not tried again by themselves: 000004 (straxflow show RUN, straxflow retry RUN)"
+    assert left in capsys.readouterr().out
     assert claimed(site, "late") == {}
     site.runs.update_one({"number": 4}, {"$set": {"processing_status": "pending"}})
     assert set(claimed(site, "asked")) == {4}
