@@ -42,6 +42,7 @@ from straxflow.rundb.pending import Candidate, candidates, malformed_numbers, re
 from straxflow.rundb.rundoc import Run, parse, query_for
 from straxflow.rundb.tunnel import Tunnel
 from straxflow.slurm import cancel_jobs
+from straxflow.takeover import Watchman
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,9 @@ class Invocation:
     _failed: list[Facts] = field(default_factory=list)
     _interrupted: bool = False
     _mirror: Mirror | None = None
+    _watchman: Watchman | None = None
+    _batch: Batch | None = None
+    _named_runs: tuple[str, ...] = ()
 
     def _claimer(self, db: RunDb) -> Claimer:
         owner = Owner.from_token(os.environ.get(OWNER, "")) or Owner.current()
@@ -185,6 +189,7 @@ class Invocation:
         self._stop_dead(claimed)
         for one in claimed:
             self._take_up(one, named=True)
+        self._named_runs = tuple(runs)
         return runs
 
     def _stop_dead(self, claimed: list[Claimed]) -> None:
@@ -258,6 +263,17 @@ class Invocation:
         os.environ[KEPT] = self.batch
         self._keeper = threading.Thread(target=self._renew_loop, name="straxflow-leases", daemon=True)
         self._keeper.start()
+        self._watchman = Watchman(self.state, self.batch, self._runs_at_work)
+        self._watchman.start()
+
+    def _runs_at_work(self) -> list[str]:
+        """Runs that this invocation has claimed and not given back."""
+        if self._batch is None:
+            with contextlib.suppress(OSError):  # not claimed yet, or only targets that a person named
+                text = (self.state.folder / batch_file(self.batch)).read_text(encoding="utf-8")
+                self._batch = Batch.model_validate_json(text)
+        runs = [one.run for one in self._batch.runs] if self._batch else []
+        return [run for run in (*self._named_runs, *runs) if run not in self._given_back]
 
     def tell(self) -> logging.Handler:
         """Tell the run database how the work goes on, until `finish`; gives what takes hints from snakemake's log."""
@@ -312,6 +328,8 @@ class Invocation:
     def finish(self, patience_s: float = 30) -> dict[str, str]:
         """Give all runs of this batch back, as done, failed or pending by their receipts; state by run."""
         self._stop.set()
+        if self._watchman:
+            self._watchman.stop()
         if self._mirror:
             self._mirror.stop()
         # where the database was away from the start there is nothing to wait for

@@ -1,0 +1,68 @@
+"""Notice that runs of this invocation were taken over: it stood still, or was cut off, for longer than its lease.
+
+Its jobs are fenced and publish nothing, but snakemake itself removes receipts before it starts a job, and by then they
+are the new owner's: so nothing more may be started.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable
+
+from straxflow import claimfile
+from straxflow.errors import StraxflowError
+from straxflow.receipts import State
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 0.5
+"""After a standstill the first look is due at once."""
+
+
+class Watchman:
+    """Looks at the claim files of the runs that an invocation works on, until `stop`."""
+
+    def __init__(self, state: State, batch: str, runs: Callable[[], Iterable[str]]) -> None:
+        self.state, self.batch, self.runs = state, batch, runs
+        self._ours: dict[str, int] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="straxflow-takeover", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+
+    def taken(self) -> claimfile.ClaimFile | None:
+        """The claim of another invocation on one of the runs, if there is any."""
+        for run in self.runs():
+            try:
+                written = claimfile.path(self.state, run).stat().st_mtime_ns
+                if self._ours.get(run) == written:
+                    continue
+                claim = claimfile.read(self.state, run)
+            except (OSError, StraxflowError):
+                continue  # the run's own jobs say what is wrong with it
+            if claim and claim.batch != self.batch:
+                return claim
+            self._ours[run] = written
+        return None
+
+    def _run(self) -> None:
+        while not self._stop.wait(EVERY_S):
+            claim = self.taken()
+            if claim:
+                log.error(
+                    "run %s was taken over by invocation %s on %s, since this one was silent for longer than its "
+                    "lease; it starts nothing more",
+                    claim.run, claim.batch, claim.owner.get("host"),
+                )  # fmt: skip
+                # snakemake's way to be asked to end: what runs ends by itself, and finds itself fenced
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
