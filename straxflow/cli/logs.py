@@ -67,6 +67,7 @@ def _follow(
     site: Site, wanted: tuple[str, str | None, str | None], shown: Sequence[LogFile], tried: Sequence[Attempt]
 ) -> None:
     last = None
+    sys.stdout.flush()
     for file, lines in follow(site.state, *wanted, shown):
         if file.path != last:
             last = file.path

@@ -24,8 +24,7 @@ Run = Callable[..., tuple[int, dict[str, Any], str]]
 @pytest.fixture
 def site(tmp_path: Path, rundb_server: RunDbServer, sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("STRAXFLOW_CAMPAIGN", "online")
-    monkeypatch.setattr(actions, "user_name", lambda: "ada")
-    monkeypatch.setattr("straxflow.rundb.orders.user_name", lambda: "ada")
+    monkeypatch.setenv("SUDO_USER", "ada")
     made = Site(tmp_path, rundb_server, sshd)
     made.configure(runs={"min_run_number": 10})
     yield made
