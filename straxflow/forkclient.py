@@ -9,6 +9,8 @@ import socket
 
 GRACE_S = 30.0
 """How long a job that was asked to end may take, seconds."""
+PATIENCE_S = 300.0
+"""How long a server may take to begin a job, seconds: it may still do its imports, from a slow disk."""
 STREAMS = (0, 1, 2)
 
 
@@ -22,11 +24,13 @@ def ask(server: str, words: list[str]) -> int | None:
         # one that comes before it can be passed on must wait
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         try:
+            talk.settimeout(PATIENCE_S)
             talk.connect(server)
             text = pack(words)
             socket.send_fds(talk, [len(text).to_bytes(4, "big")], list(STREAMS))
             talk.sendall(text)
             pid = int.from_bytes(receive(talk, 4), "big")
+            talk.settimeout(None)
             for number in signals:
                 signal.signal(number, lambda number, _: send(pid, number))
         except (OSError, EOFError):

@@ -119,8 +119,10 @@ class Server:
             # before any work: a client that hears nothing does the work itself
             talk.sendall(os.getpid().to_bytes(4, "big"))
             if not self.heirs:
-                # only the server's end may keep the client waiting
+                # no job keeps a client waiting, nor a server's door open when the server is gone
                 talk.close()
+                self.listener.close()
+                os.close(self.lifeline)
             os.setpgid(0, 0)
             for target, stream in zip(STREAMS, streams, strict=True):
                 os.dup2(stream, target)

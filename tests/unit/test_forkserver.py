@@ -38,6 +38,11 @@ def work(words):
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "remember":
         LOADED.append(rest[0])
+    elif what == "stay":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with open(rest[0], "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(60)
     elif what == "wait":
         def stop(*_):
             open(rest[0] + ".stopped", "w").close()
@@ -212,3 +217,15 @@ def test_an_heir_ends_with_the_lifeline_too(start: Callable[..., Started]) -> No
     assert result(server, "remember", "numbers") == 0
     server.end()
     assert server.process.poll() == 0
+
+
+def test_a_killed_server_takes_no_more_though_a_job_of_it_lives(start: Callable[..., Started], tmp_path: Path) -> None:
+    server, marker = start(), tmp_path / "job"
+    first = client(server, "stay", str(marker))
+    wait_for(lambda: marker.exists() and marker.read_text())
+    server.process.kill()
+    server.process.wait()
+    assert not gone(int(marker.read_text()))
+    assert client(server, "say").communicate(timeout=30)[1] == "no server\n"
+    os.kill(int(marker.read_text()), signal.SIGKILL)
+    assert first.wait(60) == 1
