@@ -229,7 +229,7 @@ def test_status_by_the_database_s_claims(lab: Lab, capsys: pytest.CaptureFixture
     assert (runs["000011"]["state"], runs["000011"]["holder"]["life"]) == ("working", "alive")
     assert (runs["000012"]["state"], runs["000012"]["holder"]["life"]) == ("pending", "dead")
     assert runs["000013"]["holder"] is None
-    assert told["rundb"] == {"problem": None, "pending": 2, "pending_not_here": ["000014"]}
+    assert told["rundb"] == {"problem": None, "pending": 2, "pending_not_here": ["000014"], "left_to_a_person": []}
     code, out, _ = straxflow(capsys, "status", "15", "000014")
     assert code == 0
     assert "in the run database as failed" in out

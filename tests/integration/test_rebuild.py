@@ -120,6 +120,8 @@ def test_what_cannot_be_verified_is_not_claimed(make_site: MakeSite) -> None:
     assert "there are no live data here, and no entry says that they were" in parts["000004"]["live"]["problems"][0]
     # the workflow makes what is missing, and no more
     site.runs.update_many({"number": {"$in": [2, 3]}}, {"$set": {"processing_status": "pending"}})
+    # the others are pending as soon as the invocation has seen that they lack receipts: before its claim or after
+    site.configure(runs={"numbers": [2, 3]})
     made = site.snakemake()
     assert made.code == 0, made.output
     assert sorted(made.jobs) == sorted(
