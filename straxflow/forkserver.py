@@ -104,9 +104,7 @@ class Server:
             for stream in streams:
                 os.close(stream)
 
-    def _become(
-        self, talk: socket.socket, streams: list[int], order: tuple[str, list[str], dict[str, str]]
-    ) -> NoReturn:
+    def _become(self, talk: socket.socket, streams: list[int], order: Order) -> NoReturn:
         """Be the job: the child's side of the fork."""
         code = 1
         try:

@@ -268,12 +268,17 @@ class Invocation:
 
     def _runs_at_work(self) -> list[str]:
         """Runs that this invocation has claimed and not given back."""
+        batch = self._claimed()
+        runs = [one.run for one in batch.runs] if batch else []
+        return [run for run in (*self._named_runs, *runs) if run not in self._given_back]
+
+    def _claimed(self) -> Batch | None:
+        """The batch file; None while nothing is claimed, or if there are only targets that a person named."""
         if self._batch is None:
-            with contextlib.suppress(OSError):  # not claimed yet, or only targets that a person named
+            with contextlib.suppress(OSError):
                 text = (self.state.folder / batch_file(self.batch)).read_text(encoding="utf-8")
                 self._batch = Batch.model_validate_json(text)
-        runs = [one.run for one in self._batch.runs] if self._batch else []
-        return [run for run in (*self._named_runs, *runs) if run not in self._given_back]
+        return self._batch
 
     def tell(self) -> logging.Handler:
         """Tell the run database how the work goes on, until `finish`; gives what takes hints from snakemake's log."""
@@ -310,10 +315,9 @@ class Invocation:
 
     def _finished_runs(self) -> list[str]:
         """Runs of the batch whose last receipts were all made under the present claim: nothing is left to do."""
-        try:
-            batch = Batch.model_validate_json((self.state.folder / batch_file(self.batch)).read_text(encoding="utf-8"))
-        except OSError:
-            return []  # not claimed yet, or only targets that a person named
+        batch = self._claimed()
+        if batch is None:
+            return []
         finished = []
         for one in batch.runs:
             if one.run in self._given_back:
