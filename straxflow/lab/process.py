@@ -111,11 +111,26 @@ class Process:
     def kill(self) -> None:
         """SIGKILL, now, to the process and all its descendants."""
         if (pid := self.pid) is not None:
-            for one in [pid, *_descendants(pid)]:
-                _signal(one, signal.SIGKILL)
+            kill_tree(pid)
             while self.pid is not None:
                 time.sleep(0.005)
         self.pidfile.unlink(missing_ok=True)
+
+
+def processes(wanted: Callable[[str], bool]) -> list[int]:
+    """The processes whose command line, its words joined by spaces, is wanted."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # it may end by itself just now
+            if entry.name.isdigit() and wanted((entry / "cmdline").read_text(errors="replace").replace("\0", " ")):
+                found.append(int(entry.name))
+    return found
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL, now, to a process and all its descendants."""
+    for one in [pid, *_descendants(pid)]:
+        _signal(one, signal.SIGKILL)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

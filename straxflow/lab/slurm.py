@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from straxflow.lab.process import LabError, Process, find_program, free_ports, wait_for
+from straxflow.lab.process import LabError, Process, find_program, free_ports, kill_tree, processes, wait_for
 
 CLIENTS = ("srun", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "sacct", "sacctmgr", "sshare", "sstat")
 
@@ -123,6 +123,19 @@ class Slurm:
     def stop_controller(self) -> None:
         """Stop slurmctld alone, as in an outage; `start()` brings it back with its jobs."""
         self._processes["slurmctld"].stop()
+
+    def cut_power(self, node: str) -> None:
+        """Kill a node's slurmd with all that its jobs run there; `start()` brings the node back.
+
+        slurmctld notices after SlurmdTimeout, and ends the node's jobs with NODE_FAIL.
+        """
+        there = [str(self.folder / "bin/squeue"), "--noheader", "--format=%A", f"--nodelist={node}"]
+        jobs = subprocess.run(there, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+        self._processes[f"slurmd.{node}"].kill()
+        # the steps have left their slurmd; the prefix of a title like `slurmstepd: [12.batch]` names the job
+        titles = tuple(f"slurmstepd: [{job}." for job in jobs)
+        for pid in processes(lambda title: title.startswith(titles)):
+            kill_tree(pid)
 
     def stop(self) -> None:
         """Cancel all jobs and stop the daemons; queue and state stay in the folder."""

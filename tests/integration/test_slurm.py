@@ -194,6 +194,37 @@ def test_killed_timed_out_and_over_memory_jobs_are_retried_with_more_and_reporte
         assert tries[0].reason == reason
 
 
+def test_a_run_whose_node_dies_is_made_on_the_other_node(cluster: Cluster) -> None:
+    site = cluster.site
+    script, flags = site.folder / "faulty.py", site.folder / "flags"
+    script.write_text(FAULTY)
+    flags.mkdir()
+    command = f"python {script} {{run}} {{source}} {{output}} {flags}"
+    lasting = SMALL | {"runtime_min": 10}
+    site.configure(products={"copy": {"from": "live", "kind": "command", "command": command, "resources": lasting}})
+    cluster.profile(groups=GROUPS, config={"head_node": ["transfer"]})
+    site.take(1, size_mb=1.0)
+    try:
+        with site.background(env=cluster.env) as main:
+            main.until((flags / "000001").exists, 90)
+            (job,) = cluster.jobs()
+            cluster.slurm.cut_power(job["NodeList"])
+            result = main.wait(200)
+    finally:
+        cluster.slurm.start()
+    assert result.code == 0, result.output
+    check_done(site, 1, products=1)
+    first, second = cluster.jobs()
+    assert (first["JobState"], second["JobState"]) == ("NODE_FAIL", "COMPLETED")
+    assert {first["NodeList"], second["NodeList"]} == {"n1", "n2"}
+    tries = [a for a in site.attempts("000001") if a.step == "process"]
+    assert [(a.outcome, a.cause, a.job_id) for a in tries] == [
+        ("killed", "node failure", first["JobId"]),
+        ("ok", None, second["JobId"]),
+    ]
+    assert tries[0].reason == f"killed: NODE_FAIL (node {job['NodeList']})"
+
+
 def test_takes_over_at_once_from_a_killed_main_process(cluster: Cluster) -> None:
     site = cluster.site
     script, flags = site.folder / "faulty.py", site.folder / "flags"
