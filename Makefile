@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: help setup setup-test demo demo-stop test soak lint format bench bench-quick clean distclean
+.PHONY: help setup setup-test demo demo-stop test reliability soak lint format bench bench-quick clean distclean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -24,6 +24,9 @@ demo-stop:  ## end the demo's run database and sshd
 
 test: setup-test lint  ## all checks and tests (PYTEST_ARGS="-k NAME" for some of them)
 	@python -m pytest $(PYTEST_ARGS)
+
+reliability: setup-test  ## everything that is broken on purpose, alone; writes docs/reliability.md
+	@python -m pytest $(PYTEST_ARGS) --write-reliability
 
 soak: setup-test  ## ten minutes of runs while everything is killed at random (SOAK_S=seconds SOAK_SEED=number)
 	@SOAK_S=$${SOAK_S:-600} python -m pytest -q -s tests/soak

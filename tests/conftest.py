@@ -12,6 +12,8 @@ from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.slurm import Slurm
 from straxflow.lab.sshd import Sshd
 
+pytest_plugins = ["tests.faults.reliability"]
+
 
 @pytest.fixture(autouse=True)
 def own_environment() -> Iterator[None]:
