@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import Literal
 
 
+def as_text(said: str) -> str:
+    """As a log, a receipt and the run database can hold it: names of files may be no UTF-8."""
+    return said.encode("utf-8", "backslashreplace").decode()
+
+
 class StraxflowError(Exception):
     """Something a user can understand and act on; shown without a traceback."""
+
+    def __str__(self) -> str:
+        return as_text(super().__str__())
 
 
 class ConfigError(StraxflowError):

@@ -19,7 +19,9 @@ class Problem:
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.found}; expected {self.expected}"
+        # a name may hold line breaks, or what makes a terminal do things
+        path = self.path if self.path.isprintable() else repr(self.path)
+        return f"{path}: {self.found}; expected {self.expected}"
 
 
 class LiveDataDamaged(Damaged):

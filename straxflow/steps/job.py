@@ -18,7 +18,7 @@ from straxflow.attempts import AttemptFile, Outcome, complete_open, hopeless, ou
 from straxflow.batch import campaign_name, ensure_batch_id
 from straxflow.claimfile import Fence
 from straxflow.config import Config
-from straxflow.errors import Cause, StraxflowError
+from straxflow.errors import Cause, StraxflowError, as_text
 from straxflow.folders import check_folders
 from straxflow.receipts import Receipt, State, write
 
@@ -129,6 +129,7 @@ def _fail(
     attempt: AttemptFile | None, outcome: Outcome, reason: str, code: int, cause: Cause | None = None
 ) -> NoReturn:
     _on_signals(signal.SIG_IGN)
+    reason = as_text(reason)
     say(reason)
     try:
         if attempt:
@@ -189,7 +190,7 @@ def log_of_attempts(declared: Path) -> Iterator[Path]:
 def log_to(file: Path) -> None:
     """Append what straxflow logs to a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(file, mode="a", encoding="utf-8")
+    handler = logging.FileHandler(file, mode="a", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.handlers = [handler]
     log.setLevel(logging.INFO)
