@@ -126,7 +126,7 @@ def where_it_goes(site: Site, run: str, sample: Sample) -> dict[str, float]:
         "move_out: copy, flush, read back": inside["move_out"],
         "register": inside["register"],
         "release: read back, drop": inside["release"],
-        "claim and rundoc jobs": jobs["claim"] + jobs["rundoc"],
+        "claim": jobs["claim"],
         "starts of the other jobs (Python, imports)": sum(jobs[step] - inside[step] for step in jobs if step in inside),
     }
     return {**found, "snakemake: start, DAG, scheduling, end": sample.wall - sum(found.values())}

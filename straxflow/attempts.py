@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -129,6 +130,25 @@ def all_of(state: State, run: str) -> Iterator[AttemptFile]:
             yield AttemptFile(path, Attempt.model_validate_json(path.read_text(encoding="utf-8")))
         except (ValidationError, OSError):
             continue
+
+
+def deciding(tried: Iterable[Attempt], since: datetime | None = None) -> dict[tuple[str, str], Attempt]:
+    """Of each job (product, step) the attempt that tells how it stands, of those (oldest first) begun after `since`.
+
+    That is the last one; but of two copies of a job, which batch systems do run, the one that made the receipt.
+    """
+    found: dict[tuple[str, str], Attempt] = {}
+    made: dict[tuple[str, str], datetime] = {}
+    for attempt in tried:
+        if since is not None and attempt.started < since:
+            continue
+        job = attempt.product, attempt.step
+        if attempt.outcome == "ok" and attempt.ended:
+            made[job] = max(attempt.ended, made.get(job, attempt.ended))
+            found[job] = attempt
+        elif job not in made or made[job] < attempt.started:
+            found[job] = attempt
+    return found
 
 
 def complete_open(state: State, run: str, batch: str | None = None, asked: bool = False) -> list[Attempt]:

@@ -54,11 +54,14 @@ def fsync_path(path: Path) -> None:
         os.close(fd)
 
 
-def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> bool:
+def write_atomic(path: Path, data: bytes, mode: int = 0o666, new: bool = False) -> bool:
     """Write a file so that a reader or a crash sees the old content or the new, never a part.
 
     Same content as before: only the modification time changes. `mode` is what the umask allows at most. True if it was
     written.
+
+    Raises:
+        FileExistsError: if other content stands there already, and a `new` file was to be written.
     """
     path = Path(path)
     try:
@@ -75,7 +78,10 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> bool:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temp.rename(path)
+        if new:
+            rename_noreplace(temp, path)
+        else:
+            temp.rename(path)
     except BaseException:
         temp.unlink(missing_ok=True)
         raise

@@ -8,15 +8,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from straxflow import attempts, claimfile
 from straxflow.alerts import facts_of, tell
@@ -26,6 +22,7 @@ from straxflow.corrections import obstacle
 from straxflow.errors import RunDbError, StraxflowError
 from straxflow.fsio import reap, write_atomic
 from straxflow.hooks import Facts
+from straxflow.interrupts import Interrupts
 from straxflow.mirror import Hints, Mirror
 from straxflow.orphans import stop_processes
 from straxflow.owner import Owner
@@ -66,7 +63,7 @@ class Invocation:
     _named: bool = False
     _given_back: dict[str, str] = field(default_factory=dict)
     _failed: list[Facts] = field(default_factory=list)
-    _interrupted: bool = False
+    _interrupts: Interrupts = field(default_factory=Interrupts)
     _mirror: Mirror | None = None
     _watchman: Watchman | None = None
     _batch: Batch | None = None
@@ -288,14 +285,7 @@ class Invocation:
 
     def note_interrupts(self) -> None:
         """Remember Ctrl-C and SIGTERM: what an interrupted invocation did not come to need not wait."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before = signal.getsignal(number)
-            if callable(before):
-                signal.signal(number, partial(self._note_interrupt, before))
-
-    def _note_interrupt(self, before: Callable[[int, FrameType | None], Any], number: int, frame: Any) -> None:
-        self._interrupted = True
-        before(number, frame)
+        self._interrupts.watch()
 
     def _renew_loop(self) -> None:
         renewed = time.monotonic()
@@ -388,7 +378,7 @@ class Invocation:
 
     def _standing(self, run: Run, token: int) -> Standing:
         """How a run stands after this invocation's work on it."""
-        attempts.complete_open(self.state, run.id, self.batch, self._interrupted)
+        attempts.complete_open(self.state, run.id, self.batch, self._interrupts.seen)
         claim = claimfile.read(self.state, run.id)
         if claim is None or claim.token != token:
             return Standing("pending")  # claimed, but never taken up
@@ -397,7 +387,7 @@ class Invocation:
             self.config, self.state, run.id, run.facts.mode, claim.made, products=products, left_out=claim.left_out
         )
         tried = any(f.attempt.batch == self.batch for f in attempts.all_of(self.state, run.id))
-        if stands.state == "pending" and not tried and not self._interrupted:
+        if stands.state == "pending" and not tried and not self._interrupts.seen:
             return Standing("waiting", "none of its jobs could be started; see snakemake's own log")
         return stands
 

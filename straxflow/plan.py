@@ -162,10 +162,7 @@ def standing(
 
 def _failures(state: State, run: str, since: datetime | None, left_out: Collection[str]) -> dict[str, Attempt]:
     """Of each product whose last attempts failed the worst one; the worst first."""
-    last: dict[tuple[str, str], Attempt] = {}
-    for file in attempts.all_of(state, run):
-        if since is None or file.attempt.started >= since:
-            last[file.attempt.product, file.attempt.step] = file.attempt
+    last = attempts.deciding((file.attempt for file in attempts.all_of(state, run)), since)
     worst: dict[str, Attempt] = {}
     for outcome in STATE_AFTER:
         for attempt in last.values():

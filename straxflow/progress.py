@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
-from straxflow.attempts import Attempt
+from straxflow.attempts import Attempt, deciding
 from straxflow.config import LIVE, Config
 from straxflow.owner import Owner
 from straxflow.plan import NOTHING, RECEIPTS, STATE_AFTER
@@ -71,11 +71,8 @@ def states_seen(
 ) -> dict[str, ProductState]:
     """The same by files that were just looked at."""
     last: dict[str, dict[str, Attempt]] = {}
-    for file in seen.attempts:
-        attempt = file.attempt
-        if since is None or attempt.started >= since:
-            owner = RELEASE if attempt.step == RELEASE else attempt.product
-            last.setdefault(owner, {})[attempt.step] = attempt
+    for (product, step), attempt in deciding((file.attempt for file in seen.attempts), since).items():
+        last.setdefault(RELEASE if step == RELEASE else product, {})[step] = attempt
     live = [LIVE] if "transfer" in config.steps else []
     release = [RELEASE] if RELEASE in config.steps else []
     found = {

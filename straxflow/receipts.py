@@ -116,6 +116,8 @@ class Target(_Model):
     lineage: dict[str, Any] = {}
     start_ns: int | None = None
     end_ns: int | None = None
+    digest: str | None = None
+    """Of all its files as they were published, see `Manifest.digest`: the manifest must be of the same."""
 
 
 class Processed(Receipt):
@@ -232,9 +234,13 @@ def read(path: Path, model: type[R], run: str | None = None) -> R:
     return receipt
 
 
-def write(path: Path, receipt: Receipt) -> None:
-    """Write a receipt atomically: temp file in the same folder, fsync, rename."""
-    write_atomic(path, receipt.model_dump_json(indent=1).encode() + b"\n")
+def write(path: Path, receipt: Receipt, new: bool = False) -> None:
+    """Write a receipt atomically: temp file in the same folder, fsync, rename.
+
+    Raises:
+        FileExistsError: if there is one already, and a `new` one was to be written.
+    """
+    write_atomic(path, receipt.model_dump_json(indent=1).encode() + b"\n", new=new)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from straxflow.plan import RECEIPTS, wanted_of
 from straxflow.receipts import Processed, Registered, RunFacts, State, Transferred
 from straxflow.rundb.rundoc import query_for
 from straxflow.servers import Servers
+from straxflow.takeover import Claims
 
 ENDED_BY: dict[str, Cause] = {"mem_mb": "out of memory", "runtime_min": "time-out"}
 """What ends a job that has too little of a resource."""
@@ -62,6 +63,9 @@ class Flow:
         self._left_out: dict[str, Collection[str]] = {}
         self._ended: dict[str, Counter[tuple[str, str, Cause | None]]] = {}
         self._begun = False
+        self.holds_claims = False
+        """Whether the runs of all jobs are claimed: from `begin` on, and in batch jobs."""
+        self._claims = Claims(state, batch)
         self._finished = False
         self._bytes: dict[str, int] = {}
         self._ranks: dict[str, int] = {}
@@ -89,6 +93,7 @@ class Flow:
             self.log.info(f"straxflow: claimed run{'s' * (len(runs) > 1)} {', '.join(runs)}")
         for reason in self.invocation.held_up if runs else ():
             self.log.warning(f"straxflow: {reason}; runs that were named are worked on all the same")
+        self.holds_claims = True
         self.invocation.keep()
         self.log.addHandler(self.invocation.tell())
 
@@ -166,10 +171,19 @@ class Flow:
         """The priority of a run's jobs: runs that were claimed first are worked on first, and to their end."""
         return self._ranks.get(run, 0)
 
-    def threads(self, product: str, run: str) -> int:
-        """Threads of a process job: as many as strax has workers, unless more are asked for."""
-        chosen = self.config.products[product]
-        return max(chosen.workers or self.config.strax.workers, self._resources("process", product, run).threads)
+    def threads(self, step: str, run: str, product: str = LIVE) -> int:
+        """Threads of a job; those of a process job as many as strax has workers, unless more are asked for.
+
+        Raises:
+            ClaimLost: if another invocation has taken the run over. Snakemake asks just before it starts a job, which
+                would remove the receipt that is there.
+        """
+        if self.holds_claims:
+            self._claims.check(run)
+        if not hasattr(self.config.resources, step):
+            return 1
+        workers = self.config.products[product].workers or self.config.strax.workers if step == "process" else 1
+        return max(workers, self._resources(step, product, run).threads)
 
     def partition(
         self, step: str, run: str, product: str | None, attempt: int, inputs: Sequence[str], together: Sequence[str]

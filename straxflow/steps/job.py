@@ -106,7 +106,7 @@ def _attempt(call: Call, step: Step, log_file: Path, log_name: str) -> None:
         fence.check()
         # the work is done: too late to stop between its receipt and its attempt, or on the way out
         _on_signals(signal.SIG_IGN)
-        write(call.receipt.absolute(), receipt)
+        _leave(call.receipt.absolute(), receipt, fence)
     except Stopped as stopped:
         _fail(attempt, "stopped", f"stopped by {stopped} (time limit, cancelled, or interrupted)", 143)
     except StraxflowError as error:
@@ -123,6 +123,16 @@ def _attempt(call: Call, step: Step, log_file: Path, log_name: str) -> None:
         _fail(attempt, "failed", f"{type(error).__name__}: {error} (a bug: see the log)", 1)
     attempt.end("ok", exit_code=0)
     log.info("%s of %s, run %s, is done", step.name, product, run)
+
+
+def _leave(path: Path, receipt: Receipt, fence: Fence) -> None:
+    """Write the receipt; over another one only if that is a copy of this job's, not that of a new owner."""
+    try:
+        write(path, receipt, new=True)
+    except FileExistsError:
+        # this process may have stood still for longer than its lease since it looked
+        fence.check()
+        write(path, receipt)
 
 
 def _fail(

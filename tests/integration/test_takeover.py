@@ -66,7 +66,8 @@ def test_a_stalled_owner_that_goes_on_later_does_no_harm(site: Site) -> None:
         stopped = [first.process.pid, *descendants(first.process.pid)]
         first.seen |= set(stopped)
         for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
         earlier = claim(site, 1)["batch"]
         # a batch of its own each time, until the lease is over
         (site.folder / "go-000001").touch()

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 
 from straxflow import attempts
-from straxflow.attempts import AttemptFile, outcome_of
+from straxflow.attempts import AttemptFile, deciding, outcome_of
 from straxflow.errors import ClaimLost, Damaged, StepFailed
 from straxflow.livedata import NotComplete
 from straxflow.owner import Owner
-from straxflow.receipts import State
+from straxflow.receipts import State, now
 from straxflow.slurm import Verdict
 
 
@@ -40,6 +40,18 @@ def test_an_attempt_stands_from_its_start(tmp_path: Path) -> None:
     assert done.seconds is not None and 0 <= done.seconds < 10
     assert done.cpu_seconds is not None and done.cpu_seconds > 0
     assert done.peak_rss_mb is not None and 10 < done.peak_rss_mb < 10_000
+
+
+def test_of_two_copies_of_a_job_the_one_that_made_the_receipt_decides(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    first, second = begin(state), begin(state)
+    second.end("failed", "beside the other", 1)
+    first.end("ok", exit_code=0)
+    assert [a.outcome for a in deciding(f.attempt for f in attempts.all_of(state, "000001")).values()] == ["ok"]
+    begin(state).end("failed", "on its own", 1)
+    (last,) = deciding(f.attempt for f in attempts.all_of(state, "000001")).values()
+    assert last.reason == "on its own"
+    assert deciding((f.attempt for f in attempts.all_of(state, "000001")), since=now()) == {}
 
 
 def test_attempts_come_oldest_first_and_unreadable_ones_are_passed_over(tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from straxflow import claimfile
 from straxflow.attempts import AttemptFile
 from straxflow.batch import Batch, BatchRun, campaign_name, runs_in_targets
 from straxflow.config import Config
 from straxflow.config.sections.resources import StepResources
-from straxflow.errors import Cause, StraxflowError
+from straxflow.errors import Cause, ClaimLost, StraxflowError
 from straxflow.expected import rated_bytes
+from straxflow.owner import Owner
 from straxflow.receipts import RunFacts, State, Transferred, write
 from straxflow.workflow import Flow, quiet_errors
 
@@ -93,7 +95,7 @@ def test_an_unreadable_receipt_stops_no_planning(tmp_path: Path) -> None:
 
 def test_threads_are_what_strax_uses(tmp_path: Path) -> None:
     chosen = flow(tmp_path)
-    assert (chosen.threads("raw", RUN), chosen.threads("peaks", RUN)) == (3, 5)
+    assert (chosen.threads("process", RUN, "raw"), chosen.threads("process", RUN, "peaks")) == (3, 5)
 
 
 def test_where_a_product_comes_from(tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ def test_resources_follow_the_data_rate(tmp_path: Path, rate: float | None, mem_
     chosen = flow(tmp_path, products={"raw": {"from": "live", "resources": own}})
     write(chosen.state.run(RUN) / "run.json", facts(**({} if rate is None else {"demo": {"avg": rate}})))
     assert chosen.resource("process", "mem_mb", RUN, "raw", 1, []) == mem_mb
-    assert chosen.threads("raw", RUN) == threads
+    assert chosen.threads("process", RUN, "raw") == threads
 
 
 def test_short_jobs_go_to_the_short_partition(tmp_path: Path) -> None:
@@ -211,3 +213,14 @@ def test_runs_that_were_claimed_first_go_first(tmp_path: Path) -> None:
     chosen = flow(tmp_path)
     chosen.receipts_of_batch(str(tmp_path / "b.json"))
     assert [chosen.priority(run) for run in ("000005", "000009", "000008", "000001")] == [3, 2, 1, 0]
+
+
+def test_no_job_is_started_whose_run_was_taken_over(tmp_path: Path) -> None:
+    chosen = flow(tmp_path)
+    claim = claimfile.ClaimFile(run=RUN, token=2, batch="theirs", owner=Owner.current().as_dict())
+    claimfile.write(chosen.state, claim)
+    # before it claims anything, and in a preview, an invocation judges no claim
+    assert chosen.threads("register", RUN) == 1
+    chosen.holds_claims = True
+    with pytest.raises(ClaimLost, match=f"run {RUN} was taken over by invocation theirs"):
+        chosen.threads("register", RUN)

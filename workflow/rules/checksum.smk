@@ -9,7 +9,7 @@ rule checksum:
     benchmark:
         "benchmarks/{run}/{product}.checksum.tsv"
     priority: priority
-    threads: CONFIG.resources.checksum.threads
+    threads: cores("checksum")
     resources:
         **partition("checksum"),
         mem_mb=resource("checksum", "mem_mb"),

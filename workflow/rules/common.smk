@@ -32,6 +32,7 @@ with quiet_errors(SystemExit):
 put_on_path(Path(sys.executable).parent, Path(workflow.basedir, "workflow", "scripts"))
 if workflow.remote_exec:
     forget_servers()  # they are on the head node, outside of what this batch job may use
+    FLOW.holds_claims = True
 
 # fewer jobs wait for one of the site's transfer slots
 if "transfers" not in workflow.global_resources:
@@ -77,6 +78,16 @@ def registered_receipts(wildcards):
     """All receipts that must stand before a run's copies may be dropped."""
     with plain_errors():
         return FLOW.before_release(wildcards.run)
+
+
+def cores(step):
+    """A function for the threads of a job; no job is started whose run another invocation has taken over."""
+
+    def amount(wildcards):
+        with plain_errors():
+            return FLOW.threads(step, **wildcards)
+
+    return amount
 
 
 def resource(step, name):
@@ -129,6 +140,14 @@ def begin():
             here or "process" in CONFIG.head_node,
         )
     name_batch_jobs()
+    lift_default_rate_limit()
+
+
+def lift_default_rate_limit():
+    """Snakemake's own wakes the scheduler once more for each job, and the end waits for it; a site's own stays."""
+    limit = workflow.scheduler.job_rate_limiter
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
 
 
 def name_batch_jobs():

@@ -9,7 +9,7 @@ rule move_out:
     benchmark:
         "benchmarks/{run}/{product}.move_out.tsv"
     priority: priority
-    threads: CONFIG.resources.move_out.threads
+    threads: cores("move_out")
     resources:
         **partition("move_out"),
         mem_mb=resource("move_out", "mem_mb"),

@@ -9,7 +9,7 @@ rule process:
     benchmark:
         "benchmarks/{run}/{product}.process.tsv"
     priority: priority
-    threads: lambda wildcards: FLOW.threads(wildcards.product, wildcards.run)
+    threads: cores("process")
     resources:
         **partition("process"),
         mem_mb=resource("process", "mem_mb"),

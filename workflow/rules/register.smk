@@ -9,5 +9,6 @@ rule register:
     benchmark:
         "benchmarks/{run}/{product}.register.tsv"
     priority: priority
+    threads: cores("register")
     shell:
         "straxflow-step register {output} {log}"

@@ -9,5 +9,6 @@ rule release:
     benchmark:
         "benchmarks/{run}/release.tsv"
     priority: priority
+    threads: cores("release")
     shell:
         "straxflow-step release {output} {log}"

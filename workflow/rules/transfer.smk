@@ -9,7 +9,7 @@ rule transfer:
     benchmark:
         "benchmarks/{run}/live.transfer.tsv"
     priority: priority
-    threads: CONFIG.resources.transfer.threads
+    threads: cores("transfer")
     resources:
         **partition("transfer"),
         mem_mb=resource("transfer", "mem_mb"),
@@ -30,5 +30,6 @@ rule register_live:
     benchmark:
         "benchmarks/{run}/live.register.tsv"
     priority: priority
+    threads: cores("register_live")
     shell:
         "straxflow-step register_live {output} {log}"
