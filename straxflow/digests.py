@@ -46,7 +46,7 @@ class FileDigest:
 
 @dataclass(frozen=True)
 class Difference:
-    """How a file differs from a manifest. `kind` is missing, surplus, size or digest."""
+    """How a file differs from a manifest. `kind` is missing, surplus, size, digest, or type (a link, a pipe)."""
 
     path: str
     kind: str
@@ -146,12 +146,17 @@ class Manifest:
         return Manifest.from_rows(self.algorithm, found)
 
     @property
+    def digest(self) -> str:
+        """One digest for all files, as `algorithm:hexadecimal`."""
+        hasher = ALGORITHMS[self.algorithm]()
+        hasher.update(self.to_list())
+        return f"{self.algorithm}:{hasher.hexdigest()}"
+
+    @property
     def fingerprint(self) -> str:
         """One digest for all data files; strax metadata, which hold write times, are left out."""
         data = tuple(f for f in self.files if not f.path.endswith("-metadata.json"))
-        hasher = ALGORITHMS[self.algorithm]()
-        hasher.update(Manifest(self.algorithm, data).to_list())
-        return hasher.hexdigest()
+        return Manifest(self.algorithm, data).digest.partition(":")[2]
 
     def to_list(self) -> Bytes:
         """The list that `xxhsum -c` (or `sha256sum -c`) checks inside the folder; it has no sizes."""
@@ -224,7 +229,10 @@ def verify_tree(folder: Path, manifest: Manifest, *, cold: bool = True, threads:
     Raises:
         FileNotFoundError: if there is no such folder.
     """
-    return manifest.differences(hash_tree(folder, manifest.algorithm, cold=cold, threads=threads).files)
+    try:
+        return manifest.differences(hash_tree(folder, manifest.algorithm, cold=cold, threads=threads).files)
+    except Damaged as error:
+        return [Difference(".", "type", str(error), "files and folders")]
 
 
 def describe(differences: Sequence[Difference], most: int = 5) -> str:

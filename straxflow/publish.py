@@ -78,6 +78,8 @@ def _bring(source: Path, target: Path, file: FileDigest, algorithm: str, reuse: 
                 return
         except OSError:
             continue  # whatever is wrong with the old one, the source still has it
+    if (source / file.path).is_symlink() or not (source / file.path).is_file():
+        raise Damaged(f"{source / file.path}: changed since its manifest was made: it is no file any more")
     size, digest = _copy_file(source / file.path, target / file.path, algorithm)
     if (size, digest) != (file.size, file.digest):
         raise Damaged(

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from straxflow.attempts import all_of
 from straxflow.config import LIVE, Config
+from straxflow.digests import describe, verify_tree
 from straxflow.folders import open_store
+from straxflow.fsio import DIFFERS, token
 from straxflow.receipts import Checksums, Processed, Registered, RunFacts, State, Stored, Transferred, now
+from straxflow.staged import changed
 from straxflow.transport.store import Store
 
 
 def set_aside_stale(config: Config, state: State, run: str) -> list[str]:
-    """Set aside receipts whose data are gone; called for runs that are claimed, so mostly without receipts.
+    """Set aside receipts whose data are gone, and data here that do not hold, which a person may want to look at;
+    called for runs that are claimed, so mostly without receipts.
 
     Returns:
         a message for each product that did not hold.
     """
-    messages, receipts = find_stale(config, state, run)
-    for path in receipts:
-        if path.is_file():
+    messages, stale = find_stale(config, state, run)
+    for path in stale:
+        if path.is_dir():
+            path.rename(path.with_name(f"{DIFFERS}{path.name}~{token()}"))
+        elif path.is_file():
             path.rename(path.with_name(f"{path.name}.stale-{now():%Y%m%dT%H%M%S}"))
     return messages
 
@@ -30,11 +37,15 @@ def broke_in_store(state: State, run: str, product: str) -> bool:
 
 
 def find_stale(config: Config, state: State, run: str) -> tuple[list[str], list[Path]]:
-    """Messages on what does not hold, and the receipts to set aside for it; reads only."""
+    """Messages on what does not hold, and the receipts and folders to set aside for it; reads only.
+
+    The store is read. What is here is only if a step has found something damaged.
+    """
     messages: list[str] = []
     stale: list[Path] = []
     if not state.run(run).is_dir():
         return messages, stale
+    damaged = any(file.attempt.outcome == "damaged" for file in all_of(state, run))
     store: Store | None = None
     products = config.products
     if (state.run(run) / RunFacts.name).is_file():
@@ -56,6 +67,10 @@ def find_stale(config: Config, state: State, run: str) -> tuple[list[str], list[
             if missing:
                 messages.append(f"{product} is not in staging ({', '.join(missing)}): it is made again")
                 stale += [state.path(run, product, model) for model in (Processed, Checksums)]
+            elif damaged and (odd := changed(config.folders.staging, made, state.find(run, product, Checksums))):
+                messages += [f"{name} in staging changed since it was made ({odd[name]}): made again" for name in odd]
+                stale += [state.path(run, product, model) for model in (Processed, Checksums)]
+                stale += [config.folders.staging / name for name in odd]
     needs_live = any(
         p.source == LIVE and ((path := state.path(run, name, Processed)) in stale or not path.is_file())
         for name, p in products.items()
@@ -64,6 +79,11 @@ def find_stale(config: Config, state: State, run: str) -> tuple[list[str], list[
     if needs_live and transferred.is_file() and not (config.folders.live / run).is_dir():
         messages.append("its live data are gone: they are brought again")
         stale.append(transferred)
+    elif needs_live and damaged and (received := state.find(run, LIVE, Transferred)):
+        folder = config.folders.live / run
+        if differences := verify_tree(folder, received.manifest, cold=False):
+            messages.append(f"its live data changed since they arrived ({describe(differences)}): brought again")
+            stale += [transferred, folder]
     return messages, stale
 
 

@@ -109,6 +109,7 @@ class Finder:
             files=len(manifest.files),
             start_ns=found.start,
             end_ns=found.end,
+            digest=manifest.digest,
         )
 
     def _lineage(self, data_type: str, name: str, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -129,5 +130,11 @@ def _command_target(place: Store, name: str, manifest: Manifest) -> Target:
         raise Damaged(f"{place.where}/{name}: holds no file, or an empty one")
     lineage = name.rpartition("-")[2]
     return Target(
-        folder=name, lineage_hash=lineage, chunks=0, records=0, bytes=manifest.bytes, files=len(manifest.files)
+        folder=name,
+        lineage_hash=lineage,
+        chunks=0,
+        records=0,
+        bytes=manifest.bytes,
+        files=len(manifest.files),
+        digest=manifest.digest,
     )

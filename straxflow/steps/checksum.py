@@ -9,6 +9,7 @@ from straxflow.digests import FileDigest, Manifest, describe, hash_tree
 from straxflow.errors import Damaged, StepFailed
 from straxflow.fsio import write_atomic
 from straxflow.receipts import Checksums, Processed
+from straxflow.staged import algorithm_of, not_as_made
 from straxflow.steps.job import Job, Step, log
 
 
@@ -21,11 +22,11 @@ def checksum(job: Job) -> Checksums:
     for target in made.targets.values():
         folder = _place(job, target.folder)
         found = hash_tree(folder, algorithm, threads=job.threads)
-        if (len(found.files), found.bytes) != (target.files, target.bytes):
-            raise Damaged(
-                f"{folder}: {len(found.files)} files, {found.bytes} bytes; expected {target.files} files, "
-                f"{target.bytes} bytes as when it was made"
-            )
+        as_then = found
+        if algorithm_of(target, algorithm) != algorithm:
+            as_then = hash_tree(folder, algorithm_of(target), threads=job.threads)
+        if odd := not_as_made(target, as_then):
+            raise Damaged(f"run {job.run}: {folder}: changed since it was made: {odd}; straxflow retry makes it again")
         files += [FileDigest(f"{target.folder}/{f.path}", f.size, f.digest) for f in found.files]
     manifest = Manifest.from_rows(algorithm, [(f.path, f.size, f.digest) for f in files])
     list_file = job.state.run(job.run) / job.product / f"{algorithm}sums.txt"

@@ -13,11 +13,12 @@ from straxflow.config import LIVE
 from straxflow.digests import describe, hash_tree, verify_tree
 from straxflow.errors import Damaged, StepFailed
 from straxflow.folders import open_store
-from straxflow.fsio import fsync_path, incoming_name, reap, remove_tree, walk_files
+from straxflow.fsio import fsync_path, incoming_name, reap, remove_tree
 from straxflow.permissions import grant
 from straxflow.publish import SetAside, copy_tree, publish
 from straxflow.receipts import Checksums, Processed, Stored, Target, Transferred
 from straxflow.settings import settings_digest
+from straxflow.staged import changed
 from straxflow.steps import commandjob, straxstep
 from straxflow.steps.job import Job, Step, log
 from straxflow.steps.made import Made
@@ -42,11 +43,10 @@ def process(job: Job) -> Processed:
         made = work(job, source, scratch)
         records_in, records_out = _records(job, made)
         job.fence.check()
-        for name, target in made.targets.items():
-            _publish(job, name, target, made)
+        targets = {name: _publish(job, name, target, made) for name, target in made.targets.items()}
         redo.fulfil(job.state, job.run, job.product)
         seconds = time.monotonic() - began
-        summarise(job, made.targets, scratch)
+        summarise(job, targets, scratch)
     finally:
         remove_tree(scratch)
     return Processed(
@@ -55,7 +55,7 @@ def process(job: Job) -> Processed:
         source=product.source,
         source_campaign=config.taken_from(product.source),
         corrections=config.reprocessing.corrections if config.reprocessing else None,
-        targets=made.targets,
+        targets=targets,
         settings=settings_digest(config, job.product),
         records_in=records_in,
         records_out=records_out,
@@ -81,7 +81,8 @@ def _source_folder(job: Job, scratch: Path) -> Path:
     folders = [target.folder for target in made.targets.values()]
     for staging in (job.config.folders.staging, *job.other_staging):
         if all((staging / folder).is_dir() for folder in folders):
-            _check_staged(staging, made, state.find(job.run, source, Checksums))
+            if odd := changed(staging, made, state.find(job.run, source, Checksums)):
+                raise Damaged("; ".join(f"{staging / name}: changed since it was made: {odd[name]}" for name in odd))
             return staging
     stored = state.find(job.run, source, Stored)
     if stored is None:
@@ -113,23 +114,6 @@ def _check_live_copy(job: Job) -> None:
         raise Damaged(f"run {job.run}: {folder} changed since it arrived: {describe(odd)}")
 
 
-def _check_staged(parent: Path, made: Processed, sums: Checksums | None) -> None:
-    """The source in staging must be as it was made: by its digests, or while these are not known yet by its sizes."""
-    for target in made.targets.values():
-        if sums:
-            manifest = sums.manifest.below(target.folder)
-            if odd := verify_tree(parent / target.folder, manifest, cold=False):
-                raise Damaged(f"{parent / target.folder}: changed since it was made: {describe(odd)}")
-            continue
-        found = walk_files(parent / target.folder)
-        total = sum(size for _, size in found)
-        if (len(found), total) != (target.files, target.bytes):
-            raise Damaged(
-                f"{parent / target.folder}: changed since it was made: found {len(found)} files, {total} bytes; "
-                f"expected {target.files} files, {target.bytes} bytes"
-            )
-
-
 def _records(job: Job, made: Made) -> tuple[int | None, int | None]:
     """Records in and out of a product made from live data: none may vanish unless the reader says so."""
     if job.config.products[job.product].source != LIVE:
@@ -153,13 +137,14 @@ def _records(job: Job, made: Made) -> tuple[int | None, int | None]:
     return check.records, records_out
 
 
-def _publish(job: Job, name: str, target: Target, made: Made) -> None:
+def _publish(job: Job, name: str, target: Target, made: Made) -> Target:
+    """Publish a target to staging; gives it with the digest of what stands there now, for the steps that follow."""
     staging = job.config.folders.staging
     final = staging / target.folder
     made_here = made.folders[name]
     if name in made.already_stored:
         if made.already_stored[name].parent == staging:
-            return
+            return _with_digest(job, target)
         copy_tree(made.already_stored[name], made_here, hash_tree(made.already_stored[name]))
     grant(job.config, made_here)
     outcome = publish(made_here, final, _same)
@@ -169,6 +154,12 @@ def _publish(job: Job, name: str, target: Target, made: Made) -> None:
             f"run {job.run}: {final} is there already with different data; it stays, the new one is at "
             f"{outcome.aside}; find out which is right and move the other away"
         )
+    return _with_digest(job, target)
+
+
+def _with_digest(job: Job, target: Target) -> Target:
+    found = hash_tree(job.config.folders.staging / target.folder, job.config.checksum, threads=job.threads)
+    return target.model_copy(update={"digest": found.digest})
 
 
 def _same(there: Path, new: Path) -> bool:

@@ -99,7 +99,10 @@ class RemoteStore(Store):
     def _differences(self, name: str, manifest: Manifest, cold: bool) -> list[Difference]:
         if cold:
             self._inside(_FLUSH_AND_COOL, name)
-        return manifest.differences(self._digests(name, manifest.algorithm))
+        try:
+            return manifest.differences(self._digests(name, manifest.algorithm))
+        except Damaged as error:
+            return [Difference(".", "type", str(error), "files and folders")]
 
     def _digests(self, name: str, algorithm: str) -> Sequence[FileDigest]:
         if algorithm == "xxh128":
