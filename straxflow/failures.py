@@ -55,6 +55,7 @@ def judge(config: Config, part: Mapping[str, Any], standing: Standing, now: date
         return found
     if standing.state in ("pending", "reached"):
         return found
+    _put(found, "wait_until", None)
     found.settled = standing.state != "failed" or found.count >= law.give_up_after
     _put(found, "due", None if found.settled else now + _pause(config, found.count - 1, law.growth))
     settings = failure_settings(config)

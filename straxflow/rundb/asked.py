@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from straxflow.config import Config
 from straxflow.failures import left_out
 from straxflow.rundb.rundoc import Run, status_holder
+from straxflow.rundb.states import RUNNING, SUBMITTED
+
+
+def state_before(run: Run, config: Config, campaign: str) -> Any:
+    """The state, as it stands, that a run had before it was claimed; of one that nobody works on, the present one."""
+    claim = run.campaign(campaign).get("claim")
+    if run.status in (SUBMITTED, RUNNING) and isinstance(claim, Mapping):
+        return claim.get("before")
+    return status_holder(run.document, campaign, config).get("processing_status")
 
 
 def person_asks(run: Run, config: Config, campaign: str) -> bool:
     """Whether a person, or another tool, made the run pending: all is forgiven then."""
-    if run.status != "pending":
+    state = state_before(run, config, campaign)
+    if not isinstance(state, Mapping):
+        return bool(state == "pending")
+    if state.get("status") != "pending":
         return False
-    status = status_holder(run.document, campaign, config).get("processing_status")
-    if not isinstance(status, Mapping) or not isinstance(status.get("batch"), str):
+    if not isinstance(state.get("batch"), str):
         return True
-    gave_back = run.campaign(campaign).get("gave_back")
-    # of what we wrote only the word was changed
-    ours = gave_back if isinstance(gave_back, Mapping) and gave_back.get("batch") == status["batch"] else {}
-    return bool(ours.get("status", "pending") != "pending")
+    part = run.campaign(campaign)
+    # of what we wrote only the word was changed: what we give back is told, and at work we write other words
+    for ours, default in ((part.get("gave_back"), "pending"), (part.get("claim"), SUBMITTED)):
+        if isinstance(ours, Mapping) and ours.get("batch") == state["batch"]:
+            return bool(ours.get("status", default) != "pending")
+    return False
 
 
 def left_out_of(run: Run, config: Config, campaign: str) -> dict[str, str]:

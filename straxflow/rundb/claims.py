@@ -17,12 +17,12 @@ from straxflow.failures import REMEMBERED, judge
 from straxflow.owner import Owner
 from straxflow.plan import Standing
 from straxflow.progress import ProductState
-from straxflow.rundb.asked import left_out_of, person_asks
+from straxflow.rundb.asked import left_out_of, person_asks, state_before
 from straxflow.rundb.client import Document, RunDb, first_line
 from straxflow.rundb.gate import OPEN, Gate, at_work
 from straxflow.rundb.pending import Candidate, candidates, claim_lapsed, readable
 from straxflow.rundb.rundoc import Run, campaign_part, parse, query_for, shares_state, status_field, status_holder
-from straxflow.rundb.states import RUNNING, STATUS, SUBMITTED, details, other_fields, status_value, still_ours
+from straxflow.rundb.states import STATUS, SUBMITTED, details, other_fields, status_value, still_ours
 
 NONE: Mapping[str, ProductState] = {}
 
@@ -161,7 +161,7 @@ class Claimer:
             "site": self.config.site,
             "products": candidate.products,
             "taken_from": taken_from,
-            "before": _status_before(candidate.run, earlier, self.campaign, self.config),
+            "before": state_before(candidate.run, self.config, self.campaign),
             "owner": self.owner.as_dict(),
             "batch": self.batch,
             "lease_s": self.config.claim.lease_s,
@@ -260,7 +260,9 @@ class Claimer:
     def _end_claim(self, guard: Document, update: Document, told: Document) -> bool:
         """Make the last update of a claim, but leave the state alone where somebody else wrote it meanwhile."""
         last = {**update, "$set": {**update.get("$set", {}), **told}}
-        only = {"$unset": {f"{self._ours}.claim": ""}, "$set": told}
+        # that is a person's word, even where only the word was changed: it is obeyed at once, and all is forgiven
+        gave_back = {f"{self._ours}.gave_back": {"status": SUBMITTED, "batch": self.batch}}
+        only = {"$unset": {f"{self._ours}.{name}": "" for name in ("claim", "wait_until")}, "$set": told | gave_back}
         field = status_field(self.campaign, self.config)
         try:
             return self._end(guard, last, only)
@@ -290,13 +292,6 @@ def wanted_products(part: Mapping[str, Any]) -> list[str] | None:
     claim = part.get("claim")
     found = claim.get("products") if isinstance(claim, Mapping) else None
     return [str(name) for name in found] if isinstance(found, list) else None
-
-
-def _status_before(run: Run, earlier: Any, campaign: str, config: Config) -> Any:
-    """The state, as it stood, that a run had before it was claimed; of a run taken over, before the dead claim."""
-    if run.status in (SUBMITTED, RUNNING) and isinstance(earlier, Mapping):
-        return earlier.get("before")
-    return status_holder(run.document, campaign, config).get("processing_status")
 
 
 def _without_empty(update: Document) -> Document:

@@ -64,9 +64,10 @@ class Selection:
         field = status_field(self.campaign, self.config)
         ours = f"straxflow.{self.campaign}"
         unclaimed = {f"{ours}.claim.batch": {"$exists": False}}
-        waited = {f"{ours}.wait_until": {"$not": {"$gt": self.now}}}
+        # what waits is what we wrote ourselves, never a person's word
+        waited = {"$or": [{f"{ours}.wait_until": {"$not": {"$gt": self.now}}}, {f"{field}.batch": {"$exists": False}}]}
         branches: list[Document] = [
-            {field: "pending", **waited},
+            {field: "pending"},
             {f"{field}.status": "pending", f"{field}.reason": {"$ne": self.reached}, **waited, "$nor": self._here()},
             {
                 f"{field}.status": "failed",

@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from straxflow.config import LIVE, Config
 from straxflow.plan import available
 from straxflow.receipts import State
+from straxflow.rundb.asked import person_asks
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.gate import Gate, look
 from straxflow.rundb.pending import claim_lapsed
 from straxflow.rundb.rundoc import ONLINE, Malformed, Run, parse, query_for, status_holder
 from straxflow.rundb.selection import Selection
+from straxflow.settings import failure_settings
 
 
 def why_not(db: RunDb, config: Config, campaign: str, run_id: str, gate: Gate | None = None) -> list[str]:
@@ -63,9 +65,11 @@ def _state_against(run: Run, selection: Selection) -> Iterator[str]:
         until = part.get("wait_until")
         if reason == selection.reached:
             yield f"this site's steps are done ({reason})"
-        elif isinstance(until, datetime) and _aware(until) > selection.now:
+        elif isinstance(until, datetime) and _aware(until) > selection.now and not person_asks(run, config, campaign):
             yield f"it waits until {_aware(until):%F %T} UTC{told}"
     elif status == "failed":
+        if "settings" in part and part["settings"] != failure_settings(config):
+            return
         due, failures, most = part.get("due"), part.get("failures"), config.failures.give_up_after
         if isinstance(failures, (int, float)) and failures >= most:
             yield f"{failures} failures (failures.give_up_after is {most}){told}; set it to pending to try again"

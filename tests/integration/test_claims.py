@@ -3,14 +3,10 @@
 import multiprocessing
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from straxflow import claimfile
 from straxflow.batch import KEPT, OWNER
@@ -22,10 +18,9 @@ from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
 from straxflow.owner import Owner
 from straxflow.plan import Standing
-from straxflow.rundb.claims import Claimed, Claimer
+from straxflow.rundb.claims import Claimer
 from straxflow.rundb.client import connect
 from straxflow.rundb.entries import Entries
-from straxflow.rundb.pending import candidates
 from tests.site import QUICK_PRODUCTS, Site
 
 
@@ -226,156 +221,3 @@ def test_naming_a_run_that_another_holds_is_refused(site: Site) -> None:
     assert result.code == 0, result.output
     assert site.status(1) == "done"
     assert {a.outcome for a in site.attempts("000001")} == {"ok"}
-
-
-# --- any order of claim, renewal, release, expiry and death ------------------------------------------------
-
-RUNS = st.sampled_from([1, 2])
-
-
-@dataclass
-class Held:
-    """A claim, and what will be when it is given back."""
-
-    batch: str
-    token: int
-    named: bool
-    was_wanted: bool
-    lapsed: bool = False
-    wanted_meanwhile: bool = False
-
-
-class ClaimMachine(RuleBasedStateMachine):
-    """A model of who holds which run, against the real thing."""
-
-    site: Site
-
-    @initialize()
-    def begin(self) -> None:
-        self.site.runs.delete_many({})
-        for number in (1, 2):
-            self.site.document(number)
-        self.held: dict[int, Held] = {}
-        self.tokens = {1: 0, 2: 0}
-        self.wanted = {1: True, 2: True}
-        self.old: list[tuple[int, Held]] = []
-        self.batches = 0
-
-    def claimer(self, db: Any, batch: str) -> Claimer:
-        return Claimer(db, self.site.config, "online", batch, other_host())
-
-    def free(self) -> set[int]:
-        return {n for n in (1, 2) if (self.held[n].lapsed if n in self.held else self.wanted[n])}
-
-    def took(self, batch: str, one: Claimed, named: bool = False) -> None:
-        number = one.run.facts.number
-        before = self.held.get(number)
-        self.tokens[number] += 1
-        assert one.token == self.tokens[number]
-        assert one.taken_from == (before.batch if before else None)
-        wanted = self.wanted[number]
-        if before:
-            self.old.append((number, before))
-            wanted = before.was_wanted or before.wanted_meanwhile
-        self.held[number] = Held(batch, one.token, named, wanted)
-
-    @rule()
-    def claim_pending(self) -> None:
-        self.batches += 1
-        free = self.free()
-        with connect(self.site.config) as db:
-            claimed = self.claimer(db, f"b{self.batches}").claim_pending(lambda _: True, print)
-        assert {one.run.facts.number for one in claimed} == free
-        for one in claimed:
-            self.took(f"b{self.batches}", one)
-
-    @rule(number=RUNS)
-    def claim_named(self, number: int) -> None:
-        self.batches += 1
-        held = number in self.held and not self.held[number].lapsed
-        with connect(self.site.config) as db:
-            try:
-                one = self.claimer(db, f"b{self.batches}").claim_named(f"{number:06d}")
-            except RunDbError:
-                assert held
-                return
-        assert not held
-        self.took(f"b{self.batches}", one, named=True)
-
-    @rule(number=RUNS, how=st.sampled_from(["lease", "death"]))
-    def lapse(self, number: int, how: str) -> None:
-        if number in self.held:
-            change = {"lease_s": 0} if how == "lease" else {"owner": dead_owner().as_dict()}
-            self.site.runs.update_one(
-                {"number": number}, {"$set": {f"straxflow.online.claim.{k}": v for k, v in change.items()}}
-            )
-            self.held[number].lapsed = True
-
-    @rule(number=RUNS)
-    def renew(self, number: int) -> None:
-        if number in self.held:
-            batch = self.held[number].batch
-            with connect(self.site.config) as db:
-                assert self.claimer(db, batch).renew() == sum(h.batch == batch for h in self.held.values())
-
-    @rule(number=RUNS, state=st.sampled_from(["done", "failed", "damaged", "pending", "reached"]))
-    def release(self, number: int, state: Any) -> None:
-        if number not in self.held:
-            return
-        one = self.held.pop(number)
-        reason = "reached " + " ".join(self.site.config.steps) if state == "reached" else None
-        with connect(self.site.config) as db:
-            given = self.claimer(db, one.batch).release(
-                self.site.doc(number)["_id"], one.token, Standing(state, reason)
-            )
-        assert given
-        self.old.append((number, one))
-        if one.wanted_meanwhile:
-            self.wanted[number] = True
-        elif one.named and state != "done":
-            self.wanted[number] = one.was_wanted
-        else:
-            # without backoff a failed run is due at once
-            self.wanted[number] = state in ("pending", "failed")
-
-    @rule(which=st.integers(0, 20))
-    def late_release(self, which: int) -> None:
-        if self.old:
-            number, one = self.old[which % len(self.old)]
-            with connect(self.site.config) as db:
-                late = self.claimer(db, one.batch)
-                assert not late.release(self.site.doc(number)["_id"], one.token, Standing("done"))
-
-    @rule(number=RUNS)
-    def wanted_by_a_person(self, number: int) -> None:
-        self.site.runs.update_one({"number": number}, {"$set": {"processing_status": "pending"}})
-        if number in self.held:
-            self.held[number].wanted_meanwhile = True
-        else:
-            self.wanted[number] = True
-
-    @invariant()
-    def database_says_the_same(self) -> None:
-        if not hasattr(self, "held"):
-            return
-        for number in (1, 2):
-            part = self.site.doc(number).get("straxflow", {}).get("online", {})
-            claim = part.get("claim")
-            one = self.held.get(number)
-            assert (claim and (claim["batch"], part["token"])) == (one and (one.batch, one.token))
-            assert part.get("token", 0) == self.tokens[number]
-        with connect(self.site.config) as db:
-            seen = {c.run.facts.number for c in candidates(db, self.site.config, "online")}
-        assert seen == self.free()
-
-
-@pytest.mark.slow
-def test_any_order_of_events_leaves_one_holder(site: Site) -> None:
-    site.configure(claim={"lease_s": 600}, failures={"give_up_after": 1000})
-    ClaimMachine.site = site
-    run_state_machine_as_test(
-        ClaimMachine,
-        settings=settings(
-            max_examples=12, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )

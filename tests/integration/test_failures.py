@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from straxflow.owner import Owner
 from straxflow.plan import Standing
 from straxflow.rundb.claims import Claimer, Released
 from straxflow.rundb.client import connect
+from straxflow.rundb.whynot import why_not
 from tests.site import QUICK_PRODUCTS, Site
 
 
@@ -209,3 +210,55 @@ def test_a_persons_word_between_reading_and_claiming_is_not_lost(site: Site, mon
             one = claimer.claim_named("000001")
         claimer.release(one.run.object_id, one.token, Standing("failed", "words"))
         assert site.doc(1)["processing_status"] == "pending"
+
+
+def remembered(site: Site, **more: Any) -> None:
+    """Run 1 failed twice and is in a pause, as an earlier invocation left it."""
+    site.document(1, processing_status={"status": "pending", "batch": "b0", "site": "testsite"})
+    ours: dict[str, Any] = {"token": 1, "failures": 2, "gave_back": {"status": "pending", "batch": "b0"}}
+    ours["products_failed"] = {"sums": {"count": 2, "step": "process", "reason": "words"}}
+    site.runs.update_one({"number": 1}, {"$set": {"straxflow.online": ours | more}})
+
+
+@pytest.mark.parametrize("word", ["pending", {"status": "pending", "host": "desk"}])
+def test_a_persons_word_ends_a_pause(site: Site, word: Any) -> None:
+    remembered(site, wait_until=datetime.now(UTC) + timedelta(hours=1))
+    assert claimed(site, "early") == {}
+    site.runs.update_one({"number": 1}, {"$set": {"processing_status": word}})
+    assert claimed(site, "asked") == {1: 2}
+    assert not part(site, 1).keys() & {"failures", "products_failed", "wait_until"}
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_word_changed_while_the_run_is_worked_on_is_a_persons(site: Site, dies: bool) -> None:
+    remembered(site)
+    token = claimed(site, "b1")[1]
+    site.runs.update_one({"number": 1}, {"$set": {"processing_status.status": "pending"}})
+    if dies:
+        site.runs.update_one({"number": 1}, {"$set": {"straxflow.online.claim.lease_s": -1}})
+    else:
+        given_back(site, "b1", 1, token, "failed")
+        assert site.status(1) == "pending"
+    assert claimed(site, "b2") == {1: token + 1}
+    assert not part(site, 1).keys() & {"failures", "products_failed"}
+
+
+def test_who_takes_a_named_run_over_obeys_the_word_before(site: Site) -> None:
+    remembered(site)
+    site.runs.update_one({"number": 1}, {"$set": {"processing_status": "pending"}})
+    with connect(site.config) as db:
+        here = Owner.current()
+        dead = Owner(here.host, here.boot, here.pid, here.start - 1)
+        Claimer(db, site.config, "online", "named", dead).claim_named("000001")
+        assert part(site, 1)["failures"] == 2
+        (one,) = Claimer(db, site.config, "online", "next", here).claim_pending(lambda _: True, print)
+    assert one.left_out == {}
+    assert not part(site, 1).keys() & {"failures", "products_failed"}
+
+
+def test_why_a_run_is_not_claimed_knows_that_the_settings_changed(site: Site) -> None:
+    remembered(site, settings="older")
+    site.runs.update_one({"number": 1}, {"$set": {"processing_status.status": "failed"}})
+    with connect(site.config) as db:
+        assert why_not(db, site.config, "online", "000001") == []
+    assert claimed(site, "b1") == {1: 2}

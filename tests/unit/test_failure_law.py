@@ -129,7 +129,7 @@ def test_the_end_of_a_run_with_fewer_products() -> None:
 
 def test_damage_is_not_tried_again_by_itself() -> None:
     verdict = judge(config(), {"due": NOW}, failed(outcome="damaged"), NOW)
-    assert (verdict.settled, verdict.count, verdict.unsets) == (True, 1, {"due", "settings"})
+    assert (verdict.settled, verdict.count, verdict.unsets) == (True, 1, {"due", "settings", "wait_until"})
     part = after({}, failed(outcome="damaged"))
     assert left_out(config(), "background", part) == {"events": "damaged: process: words"}
 
