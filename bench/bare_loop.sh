@@ -1,9 +1,9 @@
 #!/bin/bash
-# What a site would write without straxflow: bare_loop.sh SOURCE WORK PYTHON SSH_COMMAND RUN...
+# What a site would write without straxflow: bare_loop.sh SOURCE WORK PYTHON SSH_COMMAND WORKERS RUN...
 # It stops at the first error, and checks nothing else.
 set -euo pipefail
-source=$1 work=$2 python=$3 ssh=$4
-shift 4
+source=$1 work=$2 python=$3 ssh=$4 workers=$5
+shift 5
 mkdir "$work/live" "$work/staging" "$work/store"
 told=$EPOCHREALTIME
 tell() { printf 'part %s %s\n' "$1" "$(bc <<<"scale=3; ($EPOCHREALTIME - $told) / 1")"; told=$EPOCHREALTIME; }
@@ -11,7 +11,7 @@ tell() { printf 'part %s %s\n' "$1" "$(bc <<<"scale=3; ($EPOCHREALTIME - $told) 
 for run in "$@"; do
     rsync -a --fsync -e "$ssh" "$source/$run" "$work/live/"
     tell rsync
-    "$python" "$(dirname "$0")/bare_strax.py" "$work/$run.json" "$work/live" "$work/staging"
+    "$python" "$(dirname "$0")/bare_strax.py" "$work/$run.json" "$work/live" "$work/staging" "$workers"
     tell strax
     (cd "$work/staging" && find "$run"-* -type f -exec xxhsum -q -H2 {} + >"$work/$run.sums")
     tell hash

@@ -41,7 +41,11 @@ def bench(lab: Lab, quick: bool) -> Result:
     cases.bare_parts.clear()
     repetitions = QUICK_REPETITIONS if quick else REPETITIONS
     one = in_turn(
-        {"straxflow": lambda i: cases.whole(first, f"one{i}"), "bare loop": lambda i: cases.bare(first, f"one{i}")},
+        {
+            "straxflow": lambda i: cases.whole(first, f"one{i}"),
+            "bare loop": lambda i: cases.bare(first, f"one{i}"),
+            "bare loop, strax with two workers": lambda i: cases.bare(first, f"two{i}", workers=2),
+        },
         repetitions,
     )
     where = [
@@ -60,10 +64,18 @@ def bench(lab: Lab, quick: bool) -> Result:
         "xxhsum, cp, sync), which checks nothing, reads nothing back and registers nothing",
         [
             compare("whole chain, one run, by bare loop", one["straxflow"], one["bare loop"], GOAL),
+            compare(
+                "whole chain, one run, by bare loop with two workers",
+                one["straxflow"],
+                one["bare loop, strax with two workers"],
+                None,
+            ),
             compare(f"whole chain, {n} runs at once, by bare loop", many["straxflow"], many["bare loop"], None),
         ],
         [times("One run", list(one.values())), times(f"{n} runs", list(many.values())), *where],
         [
+            "The site has `workers: 2` for raw_records, as one on two cores would; the loop calls strax with one, as "
+            "straxer does if nothing is said, and in a case of its own with two.",
             "The loop has none of: claim, live-data check, digests compared with the sender's, records out compared "
             "with records in, flushed publication, reading back past the page cache (in move_out, and again in "
             "release before anything is dropped), registration, receipts.",
@@ -84,7 +96,8 @@ class _Cases:
 
     def whole(self, runs: list[str], name: str) -> Sample:
         """The workflow, on a new site."""
-        site = make_site(self.lab, f"chain_{name}", self.daq)
+        products = {"products": {"raw_records": {"from": "live", "workers": 2}}}
+        site = make_site(self.lab, f"chain_{name}", self.daq, products)
         self.lab.runs(site.name).insert_many([dict(self.documents[r]) for r in runs])
         sample = site.snakemake()
         if len(runs) == 1:
@@ -92,7 +105,7 @@ class _Cases:
         site.remove()
         return sample
 
-    def bare(self, runs: list[str], name: str) -> Sample:
+    def bare(self, runs: list[str], name: str, workers: int = 1) -> Sample:
         """The shell loop, into a new folder."""
         work = self.lab.folder / f"bare_{name}"
         work.mkdir()
@@ -101,8 +114,9 @@ class _Cases:
             (work / f"{one}.json").write_text(facts)
         source, log = f"{self.lab.sshd.host}:{self.daq}", work / "log"
         ssh = " ".join(command(self.lab.sshd.ssh_options))
-        sample = run([str(HERE / "bare_loop.sh"), source, str(work), sys.executable, ssh, *runs], cwd=ROOT, log=log)
-        if len(runs) == 1:
+        loop = [str(HERE / "bare_loop.sh"), source, str(work), sys.executable, ssh, str(workers)]
+        sample = run([*loop, *runs], cwd=ROOT, log=log)
+        if len(runs) == 1 and workers == 1:
             found = re.findall(r"^part (\w+) ([\d.]+)$", log.read_text(), re.MULTILINE)
             self.bare_parts.append({part: float(seconds) for part, seconds in found})
         shutil.rmtree(work)

@@ -218,7 +218,7 @@ class Started:
         # never written to: it breaks when this process ends, however it ends
         lifeline, self._life = os.pipe()
         code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from straxflow import forkserver; forkserver.main()"
-        numbers = [str(listener.fileno()), str(lifeline)]
+        numbers = [str(listener.fileno()), str(lifeline), str(log)]
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
@@ -232,16 +232,19 @@ class Started:
             listener.close()
             os.close(lifeline)
 
-    def end(self) -> None:
+    def dismiss(self) -> None:
         """Let it end after its last job."""
         os.close(self._life)
+
+    def wait(self) -> None:
+        """Wait for its end, but not for ever."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
 
 
 def main() -> None:
-    """What `Started` starts: LISTENER LIFELINE heirs|- WORK PRELOAD...; `module:function` is imported and called."""
-    listener, lifeline, heirs, work, *preload = sys.argv[1:]
+    """What `Started` starts: LISTENER LIFELINE LOG heirs|- WORK PRELOAD...; a `module:function` is called, too."""
+    listener, lifeline, log, heirs, work, *preload = sys.argv[1:]
     door = socket.socket(fileno=int(listener))
     address = Path(door.getsockname())
     me = os.getpid()
@@ -253,6 +256,9 @@ def main() -> None:
         if not single_threaded():
             sys.exit("straxflow: what was imported started threads, so each job starts by itself")
         Server(door, int(lifeline), _load(work + ":"), heirs == "heirs").run()
+        with contextlib.suppress(OSError):
+            if Path(log).stat().st_size == 0:
+                Path(log).unlink()
     finally:
         if os.getpid() == me:
             address.unlink(missing_ok=True)

@@ -39,6 +39,8 @@ class Servers:
 
     def start_steps(self) -> None:
         """Serve the jobs of this machine."""
+        if STEPS in self._started:
+            return
         preload = ["straxflow.steps.main:preload"]
         self._start(STEPS, sys.executable, "straxflow.steps.main:main", preload, ONE_THREAD, heirs=False)
 
@@ -51,7 +53,7 @@ class Servers:
         contexts = {product.context or self.config.strax.context for product in products}
         modules = sorted(context.partition(":")[0] for context in contexts)
         environment = {**ONE_THREAD, "PYTHONDONTWRITEBYTECODE": "", **self.config.strax.environment}
-        preload = ["straxflow.straxjob.job", *modules]
+        preload = ["straxflow.straxjob.job:preload", *modules]
         self._start(STRAX, python, "straxflow.straxjob.__main__:main", preload, environment, heirs=True)
 
     def _start(
@@ -62,10 +64,15 @@ class Servers:
         self._started[name] = server
         os.environ[name] = server.address
 
-    def end(self) -> None:
-        """Let them end."""
+    def dismiss(self) -> None:
+        """Let them end, each after its last job."""
         for server in self._started.values():
-            server.end()
+            server.dismiss()
+
+    def wait(self) -> None:
+        """Wait for their end."""
+        for server in self._started.values():
+            server.wait()
 
 
 def strax_python(config: Config) -> str | None:

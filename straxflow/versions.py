@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,10 @@ def versions(packages: Iterable[str] = DEFAULT_PACKAGES) -> list[PackageVersion]
     return [python, *(package_version(name) for name in dict.fromkeys(packages))]
 
 
+@cache
 def package_version(name: str) -> PackageVersion:
-    """Return version, path and git state of one package (its import name)."""
+    """Return version, path and git state of one package (its import name), as first asked for: what runs here was
+    loaded then."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):

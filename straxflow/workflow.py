@@ -19,7 +19,7 @@ from straxflow.config import LIVE, Config, Resources
 from straxflow.errors import Cause, StraxflowError
 from straxflow.expected import rate_of, rated_bytes
 from straxflow.folders import check_folders
-from straxflow.fsio import write_atomic
+from straxflow.fsio import MARKER, write_atomic
 from straxflow.invocation import Invocation
 from straxflow.permissions import apply_umask
 from straxflow.plan import RECEIPTS, wanted_of
@@ -66,9 +66,15 @@ class Flow:
         self.holds_claims = False
         """Whether the runs of all jobs are claimed: from `begin` on, and in batch jobs."""
         self._claims = Claims(state, batch)
+        self._servers = Servers(config, state.folder, batch)
         self._finished = False
         self._bytes: dict[str, int] = {}
         self._ranks: dict[str, int] = {}
+
+    def prepare(self) -> None:
+        """Let what serves the jobs do its imports meanwhile; only where jobs will be started, and the disk is there."""
+        if (self.state.folder / MARKER).is_file():
+            self._servers.start_steps()
 
     def begin(self, targets: Sequence[str], settings: Mapping[str, Any], processes_here: bool) -> None:
         """Check the folders, claim what explicit targets need, and keep the leases from now on.
@@ -82,7 +88,6 @@ class Flow:
         file.parent.mkdir(exist_ok=True)
         # strax.environment may hold what is not for everybody's eyes
         write_atomic(file, json.dumps(settings, default=str).encode(), mode=0o600)
-        self._servers = Servers(self.config, self.state.folder, self.invocation.batch)
         self._servers.start_steps()
         self._processes_here = processes_here
         self.invocation.note_interrupts()
@@ -102,10 +107,13 @@ class Flow:
         if self._finished or not self._begun:
             return
         self._finished = True
-        self._servers.end()
+        self._servers.dismiss()
         states = self.invocation.finish()
+        self._servers.wait()
         for run, state in sorted(states.items()):
             self.log.info(f"straxflow: run {run}: {state}")
+        # the interpreter would look through all of the graph once more, to end
+        gc.freeze()
 
     def preview(self) -> list[str]:
         """Receipts that an invocation would make now; reads only."""

@@ -4,59 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from straxflow.errors import ConfigError, NotComplete
+from straxflow.livedata.expectation import LiveExpectation
 from straxflow.livedata.layout import THE_END, Layout, check_layout, drop_late_chunks, read_layout, signed_off
 from straxflow.livedata.problems import LiveDataDamaged, Problem
-from straxflow.livedata.records import FileScan, Window, record_dtype, scan_file
+from straxflow.livedata.records import FileScan, Window, record_dtype
+from straxflow.livedata.scans import Scans
 from straxflow.livedata.streams import COMPRESSORS, PIECE
-
-MAX_CHANNEL = 999
-MAX_ADC = (1 << 14) - 1
-
-
-@dataclass(frozen=True)
-class LiveExpectation:
-    """What the run document says about a run's live data.
-
-    `length_tolerance_s` is how far the document's start and end may be from the first and last trigger:
-    chunks that are missing at the end go unnoticed if they cover less than this.
-    """
-
-    run: str
-    start: datetime
-    end: datetime
-    chunk_length_s: float
-    chunk_overlap_s: float
-    processing_threads: Mapping[str, int]
-    samples_per_record: int = 110
-    compressor: str = "lz4"
-    length_tolerance_s: float = 2.0
-    max_channel: int = MAX_CHANNEL
-    max_adc: int = MAX_ADC
-
-    @property
-    def length_ns(self) -> int:
-        """Length of a chunk without its overlap."""
-        return int(self.chunk_length_s * 1e9)
-
-    @property
-    def period_ns(self) -> int:
-        """Time from the start of one chunk to the start of the next."""
-        return self.length_ns + int(self.chunk_overlap_s * 1e9)
-
-    def window(self, chunk: int, overlap: bool) -> Window:
-        """Give the times of a chunk, or of the overlap after it (its `_post` and the next `_pre`)."""
-        start = chunk * self.period_ns
-        middle, end = start + self.length_ns, start + self.period_ns
-        low, high = (middle, end) if overlap else (start, middle)
-        return Window(low, high, self.samples_per_record, self.max_channel, self.max_adc)
 
 
 @dataclass(frozen=True)
@@ -105,12 +64,15 @@ def is_complete(folder: Path, processing_threads: Mapping[str, int] | None = Non
     return set().union(*groups) <= layout.end
 
 
-def check_live_data(folder: Path, expected: LiveExpectation, workers: int = 1) -> LiveReport:
+def check_live_data(
+    folder: Path, expected: LiveExpectation, workers: int = 1, scans: Scans | None = None
+) -> LiveReport:
     """Read all live data of a run and compare them with the run document and with each other.
 
     `folder` is the run's own folder. With `workers` threads, files are read side by side; memory is some
-    40 MB for each, blosc files excepted (those are one block each). What the format cannot show: an
-    altered sample that is still a possible one, in a stream that still decompresses.
+    40 MB for each, blosc files excepted (those are one block each). What was looked through in `scans` since
+    its last change is not read again. What the format cannot show: an altered sample that is still a possible
+    one, in a stream that still decompresses.
 
     Raises NotComplete while readers have not signed off, and LiveDataDamaged with every problem found.
     """
@@ -133,14 +95,14 @@ def check_live_data(folder: Path, expected: LiveExpectation, workers: int = 1) -
     problems, oddities = check_layout(layout, expected.processing_threads)
     problems += late
     jobs = list(_jobs(layout, expected))
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        results = list(pool.map(partial(_check_file, folder, expected.compressor), jobs))
-    scans = [scan for scan, _ in results]
+    with scans or Scans(folder, expected, workers) as at_work:
+        results = list(at_work.pool.map(partial(_check_file, folder, at_work), jobs))
+    scanned = [scan for scan, _ in results]
     for _, found in results:
         problems += found
-    n_records = sum(scan.n_records for scan in scans)
-    first = min((s.first_ns for s in scans if s.first_ns is not None), default=None)
-    last = max((s.last_ns for s in scans if s.last_ns is not None), default=None)
+    n_records = sum(scan.n_records for scan in scanned)
+    first = min((s.first_ns for s in scanned if s.first_ns is not None), default=None)
+    last = max((s.last_ns for s in scanned if s.last_ns is not None), default=None)
     if layout.n_chunks < least:
         wanted = f"{least}" if least == most else f"{least} to {most}"
         seconds = (expected.end - expected.start).total_seconds()
@@ -177,14 +139,14 @@ def _jobs(layout: Layout, expected: LiveExpectation) -> Iterable[_Job]:
             yield _Job(f"{k:06d}_post/{thread}", expected.window(k, overlap=True), twin)
 
 
-def _check_file(folder: Path, compressor: str, job: _Job) -> tuple[FileScan, list[Problem]]:
+def _check_file(folder: Path, scans: Scans, job: _Job) -> tuple[FileScan, list[Problem]]:
     try:
-        scan = scan_file(folder / job.path, compressor, job.window)
+        scan = scans.result(job.path, job.window)
         problems = [Problem(job.path, found, wanted) for found, wanted in scan.faults]
         if job.twin is not None and not _same_bytes(folder / job.path, folder / job.twin):
             problems.append(Problem(job.twin, f"differs from {job.path}", "byte copies of each other"))
             # say which of the two is the bad one, if that can be told
-            other = scan_file(folder / job.twin, compressor, job.window)
+            other = scans.result(job.twin, job.window)
             problems += [Problem(job.twin, found, wanted) for found, wanted in other.faults]
     except OSError as error:
         return FileScan(), [Problem(job.path, f"cannot be read ({error})", "a readable file")]

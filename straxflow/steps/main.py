@@ -68,4 +68,3 @@ def preload() -> None:
     for name in STEPS.values():
         _module(name)
     _module("straxflow.steps.claim")
-    config_of_batch()

@@ -13,7 +13,7 @@ from straxflow.digests import Manifest, digest_file, hash_tree
 from straxflow.errors import Damaged, Retryable, StepFailed
 from straxflow.expected import rated_bytes
 from straxflow.fsio import incoming_name, is_incoming_of, owner_is_dead, remove_tree, walk_files
-from straxflow.livedata import LiveExpectation, LiveReport, NotComplete, check_live_data, is_complete
+from straxflow.livedata import LiveExpectation, LiveReport, NotComplete, Scans, check_live_data, is_complete
 from straxflow.livedata.partial import keep_good
 from straxflow.permissions import grant
 from straxflow.publish import SetAside, publish
@@ -37,12 +37,13 @@ def transfer(job: Job) -> Transferred:
     _check_room(config, facts, links)
     try:
         began = time.monotonic()
-        manifest, waited = _bring_whole(job, facts, incoming, links)
-        seconds = time.monotonic() - began - waited
-        made_here = None
-        if facts.partial:
-            manifest, made_here = _keep_good(facts, facts.partial, incoming, manifest)
-        check = _check(job, facts, incoming)
+        with _scans(job, facts, incoming) as scans:
+            manifest, waited = _bring_whole(job, facts, incoming, links, scans)
+            seconds = time.monotonic() - began - waited
+            made_here = None
+            if facts.partial:
+                manifest, made_here = _keep_good(facts, facts.partial, incoming, manifest)
+            check = _check(job, facts, incoming, scans)
         job.fence.check()
         grant(config, incoming)
         outcome = publish(incoming, final, lambda there, _: hash_tree(there).rows == manifest.rows)
@@ -108,7 +109,9 @@ def _source(job: Job) -> Place:
     return run_place(job.config, job.state.facts(job.run))
 
 
-def _bring_whole(job: Job, facts: RunFacts, incoming: Path, links: list[Path]) -> tuple[Manifest, float]:
+def _bring_whole(
+    job: Job, facts: RunFacts, incoming: Path, links: list[Path], scans: Scans | None
+) -> tuple[Manifest, float]:
     """Bring the files until the run is complete; also the seconds spent waiting, with no transfer slot held."""
     config = job.config.transfer
     threads = facts.daq_config.get("processing_threads")
@@ -118,7 +121,7 @@ def _bring_whole(job: Job, facts: RunFacts, incoming: Path, links: list[Path]) -
         asked = time.monotonic()
         with slot(job.state.folder.parent / ".slots", "transfer", config.max_parallel, config.slot_wait_s, log.info):
             waited += time.monotonic() - asked
-            manifest = _bring(job, incoming, links)
+            manifest = _bring(job, incoming, links, scans)
         if not manifest.files:
             raise NotComplete(f"run {job.run}: there is not one file at {_source(job)}; it will be tried again")
         if not config.check or facts.partial or is_complete(incoming, threads):
@@ -133,7 +136,7 @@ def _bring_whole(job: Job, facts: RunFacts, incoming: Path, links: list[Path]) -
         waited += POLL_S
 
 
-def _bring(job: Job, incoming: Path, links: list[Path]) -> Manifest:
+def _bring(job: Job, incoming: Path, links: list[Path], scans: Scans | None) -> Manifest:
     config = job.config
     told = 0.0
 
@@ -153,17 +156,24 @@ def _bring(job: Job, incoming: Path, links: list[Path]) -> Manifest:
         retries=config.transfer.retries,
         log=log.info,
         progress=progress,
+        arrived=scans.arrived if scans else lambda _: None,
     )
     return Manifest.from_rows("xxh128", [(f.path, f.size, f.digest) for f in files])
 
 
-def _check(job: Job, facts: RunFacts, folder: Path) -> LiveFacts | None:
+def _scans(job: Job, facts: RunFacts, folder: Path) -> contextlib.AbstractContextManager[Scans | None]:
+    """Look through files as they arrive: most of the check is done when the last one does."""
     if not job.config.transfer.check:
+        return contextlib.nullcontext()
+    # a second thread, also where one was asked for: what arrived is in the page cache, so it waits for no disk
+    return Scans(folder, expectation(facts, job.config.transfer.length_tolerance_s), max(job.threads, 2))
+
+
+def _check(job: Job, facts: RunFacts, folder: Path, scans: Scans | None) -> LiveFacts | None:
+    if scans is None:
         log.info("the format of the live data is not checked (transfer.check is false)")
         return None
-    # a second thread, also where one was asked for: what arrived is in the page cache, so it waits for no disk
-    workers = max(job.threads, 2)
-    report = check_live_data(folder, expectation(facts, job.config.transfer.length_tolerance_s), workers)
+    report = check_live_data(folder, scans.expected, scans=scans)
     log.info("live data: %d chunks, %d records, %.1f s", report.n_chunks, report.n_records, report.seconds)
     return as_facts(report)
 

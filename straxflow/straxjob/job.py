@@ -92,6 +92,11 @@ def run_job(request: Request, started: float) -> dict[str, Any]:
     }
 
 
+def preload() -> None:
+    """What any job needs to know, for a process that is to be forked."""
+    versions()
+
+
 def usage() -> dict[str, Any]:
     """Return what this process and its children used, and where."""
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -15,11 +15,12 @@ from straxflow.transport.rsync import PARTIAL, Item, Log, Place, Rsync
 from straxflow.transport.ssh import LostConnection, shared_connection
 
 Progress = Callable[[int], None]
+Arrived = Callable[[str], None]
 
 
 class _Pull:
-    def __init__(self, rsync: Rsync, target: Path, pool: ThreadPoolExecutor, cold: bool) -> None:
-        self.rsync, self.target, self.pool, self.cold = rsync, target, pool, cold
+    def __init__(self, rsync: Rsync, target: Path, pool: ThreadPoolExecutor, cold: bool, arrived: Arrived) -> None:
+        self.rsync, self.target, self.pool, self.cold, self.arrived = rsync, target, pool, cold, arrived
         self.sent: dict[str, FileDigest] = {}
         self.here: dict[str, Future[FileDigest]] = {}
         self.bytes = 0
@@ -29,6 +30,7 @@ class _Pull:
         # without a host the sending half reports, and may be ahead of what stands here
         if self.rsync.place.host:
             self.here[item.path] = self._hash(item.path)
+            self.arrived(item.path)
         self.bytes += item.size
         progress(self.bytes)
 
@@ -103,12 +105,14 @@ def pull(
     cold: bool = False,
     log: Log = lambda _: None,
     progress: Progress = lambda _: None,
+    arrived: Arrived = lambda _: None,
 ) -> list[FileDigest]:
     """Bring all files of `source` to `target`, a private folder, flushed to disk and verified.
 
     Each file's xxh128 as the sender read it is compared with what is read here (with `cold` past the page
     cache). Files that are the same in `link_dests` (folders of earlier, dead attempts, same filesystem; only
-    read) are linked and then read on both sides. `progress` gets the bytes arrived so far.
+    read) are linked and then read on both sides. `progress` gets the bytes arrived so far, `arrived` the path of a file
+    that stands here now, not yet verified; what was there before is not told of, what comes anew is again.
 
     Raises:
         Retryable: unreachable, connection lost `retries` times, out of time, disk full, source changing.
@@ -124,7 +128,7 @@ def pull(
         ThreadPoolExecutor(2, thread_name_prefix="hash") as pool,
     ):
         rsync = Rsync(source, rsync_args, options, idle_s, log)
-        work = _Pull(rsync, target, pool, cold)
+        work = _Pull(rsync, target, pool, cold, arrived)
         repaired = False
         while True:
             try:

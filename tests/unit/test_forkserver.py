@@ -215,7 +215,8 @@ def test_where_the_heir_is_killed_its_parent_serves_again(start: Callable[..., S
 def test_an_heir_ends_with_the_lifeline_too(start: Callable[..., Started]) -> None:
     server = start(heirs=True)
     assert result(server, "remember", "numbers") == 0
-    server.end()
+    server.dismiss()
+    server.wait()
     assert server.process.poll() == 0
 
 

@@ -33,6 +33,8 @@ put_on_path(Path(sys.executable).parent, Path(workflow.basedir, "workflow", "scr
 if workflow.remote_exec:
     forget_servers()  # they are on the head node, outside of what this batch job may use
     FLOW.holds_claims = True
+elif workflow.is_main_process and not workflow.output_settings.dryrun:
+    FLOW.prepare()
 
 # fewer jobs wait for one of the site's transfer slots
 if "transfers" not in workflow.global_resources:
