@@ -137,6 +137,11 @@ class Slurm:
         for pid in processes(lambda title: title.startswith(titles)):
             kill_tree(pid)
 
+    def kill(self, *names: str) -> None:
+        """End these daemons (all, if none is named) by SIGKILL; `start()` brings them back with their jobs."""
+        for name in names or self._processes:
+            self._processes[name].kill()
+
     def stop(self) -> None:
         """Cancel all jobs and stop the daemons; queue and state stay in the folder."""
         if self._processes["slurmctld"].pid is not None:

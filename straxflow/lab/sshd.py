@@ -33,10 +33,12 @@ class Sshd:
     """An ssh server in `folder`; a context manager. `ssh <ssh_options> <host> <command>` reaches it.
 
     Its port is kept in the folder, so that a later start, of this or of another program, has the same one.
+    extra: more lines of sshd_config.
     """
 
-    def __init__(self, folder: Path, port: int | None = None, *, die_with_parent: bool = True):
+    def __init__(self, folder: Path, port: int | None = None, *, extra: str = "", die_with_parent: bool = True):
         self.folder = folder.resolve()
+        self.extra = extra
         self.die_with_parent = die_with_parent
         self._process = Process(self.folder, "sshd")
         self._portfile = self.folder / "sshd.port"
@@ -69,6 +71,11 @@ class Sshd:
         return self._process.log
 
     @property
+    def pid(self) -> int | None:
+        """The server's process, None when it does not run."""
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether the server's process lives."""
         return self._process.pid is not None
@@ -86,7 +93,7 @@ class Sshd:
         public = (self.folder / "host_key.pub").read_text()
         (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {public}")
         config = self.folder / "sshd_config"
-        config.write_text(CONFIG.format(port=self.port, folder=self.folder))
+        config.write_text(CONFIG.format(port=self.port, folder=self.folder) + self.extra)
         self._portfile.write_text(f"{self.port}\n")
         self.log.write_text("")
         if os.geteuid() == 0:

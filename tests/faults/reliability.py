@@ -4,9 +4,9 @@ A case is a test with the marker `fault`:
 
     @pytest.mark.fault(group="kill", broken="...", left="...", next="...")
 
-A parametrised one may name its parameters in braces, or carry the marker at each `pytest.param`. Cases that read the
-same make one row. `pytest --write-reliability` (make reliability) runs all of them and no other test, and writes
-docs/reliability.md at the end.
+A parametrised one may name its parameters in braces, {id} being that of the case, or carry the marker at each
+`pytest.param`. Cases that read the same make one row. `pytest --write-reliability` (make reliability) runs all of
+them and no other test, and writes docs/reliability.md at the end.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def case_of(item: pytest.Item) -> Case | None:
     if marker is None:
         return None
     call = getattr(item, "callspec", None)
-    values = {name: _plain(value) for name, value in call.params.items()} if call else {}
+    values = {"id": call.id, **call.params} if call else {}
     told = {key: str(marker.kwargs[key]).format_map(values) for key in ("broken", "left", "next")}
     if marker.kwargs["group"] not in GROUPS or len(marker.kwargs) != 4:
         raise pytest.UsageError(f"{item.nodeid}: its marker `fault` has group (one of {', '.join(GROUPS)}), {told}")
@@ -111,10 +111,6 @@ def told_rows(text: str) -> list[str]:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
-
-
-def _plain(value: object) -> str:
-    return str(getattr(value, "__name__", value))
 
 
 class Recorder:
