@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,9 @@ from straxflow.errors import Damaged, StepFailed
 from straxflow.fsio import write_atomic
 
 SCHEMA = 1
+# what becomes a part of a path: no edited receipt leads out of its folder
+RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
 
 
 def now() -> datetime:
@@ -35,7 +38,7 @@ class Receipt(_Model):
     name: ClassVar[str]
 
     schema_version: int = SCHEMA
-    run: str
+    run: RunId
     made: AwareDatetime = Field(default_factory=now)
     rebuilt: str | None = None
     """Of a receipt made anew: what it was verified against."""
@@ -106,7 +109,7 @@ class Transferred(Receipt):
 class Target(_Model):
     """One strax data type (or a command's result) that a product holds."""
 
-    folder: str
+    folder: PlainName
     lineage_hash: str
     chunks: int
     records: int
@@ -156,7 +159,7 @@ class Checksums(Receipt):
     product: str
     algorithm: str
     files: list[tuple[str, int, str]]
-    list_file: str
+    list_file: PlainName
     seconds: float
 
     @property
@@ -177,7 +180,7 @@ class Stored(Receipt):
     product: str
     site: str
     location: str
-    folders: list[str]
+    folders: list[PlainName]
     bytes: int
     seconds: float
     adopted: list[str] = []

@@ -9,7 +9,18 @@ from straxflow.config import LIVE, Config
 from straxflow.digests import describe, verify_tree
 from straxflow.folders import open_store
 from straxflow.fsio import DIFFERS, token
-from straxflow.receipts import Checksums, Processed, Registered, RunFacts, State, Stored, Transferred, now
+from straxflow.receipts import (
+    Checksums,
+    Processed,
+    Registered,
+    Released,
+    RunFacts,
+    State,
+    Stored,
+    Transferred,
+    now,
+    read,
+)
 from straxflow.staged import changed
 from straxflow.transport.store import Store
 
@@ -40,6 +51,9 @@ def find_stale(config: Config, state: State, run: str) -> tuple[list[str], list[
     """Messages on what does not hold, and the receipts and folders to set aside for it; reads only.
 
     The store is read. What is here is only if a step has found something damaged.
+
+    Raises:
+        Damaged: if a receipt cannot be trusted.
     """
     messages: list[str] = []
     stale: list[Path] = []
@@ -48,6 +62,11 @@ def find_stale(config: Config, state: State, run: str) -> tuple[list[str], list[
     damaged = any(file.attempt.outcome == "damaged" for file in all_of(state, run))
     store: Store | None = None
     products = config.products
+    # nobody else may come to read what these say
+    for name in (LIVE, *products):
+        state.find(run, name, Registered)
+    if state.released(run).is_file():
+        read(state.released(run), Released, run)
     if (state.run(run) / RunFacts.name).is_file():
         products = {name: products[name] for name in config.products_for(state.facts(run).mode)}
     for product in products:

@@ -11,6 +11,7 @@ from straxflow.errors import Damaged
 from straxflow.folders import open_store
 from straxflow.receipts import Checksums, Processed, Stored
 from straxflow.recheck import broke_in_store
+from straxflow.staged import not_as_made
 from straxflow.steps.job import Job, Step, log
 from straxflow.straxjob.validate import differences
 from straxflow.transport.store import Adopted, Store, Tolerate
@@ -28,6 +29,8 @@ def move_out(job: Job) -> Stored:
     for target in made.targets.values():
         job.fence.check()
         manifest = sums.manifest.below(target.folder)
+        if odd := not_as_made(target, manifest):
+            raise Damaged(f"run {job.run}: {Checksums.name} of {job.product} is not of what was made: {odd}; remove it")
         tolerate = partial(only_times_differ, job, store, target.folder)
         _make_room(job, store, target.folder, manifest, tolerate)
         outcome = store.put(config.folders.staging / target.folder, target.folder, manifest, tolerate)

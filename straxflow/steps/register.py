@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pymongo.errors import PyMongoError
 
-from straxflow.errors import StraxflowError
+from straxflow.errors import StepFailed, StraxflowError
 from straxflow.receipts import Checksums, Processed, Registered, Stored, now
 from straxflow.rundb import summaries
 from straxflow.rundb.client import Document, RunDb, connect
@@ -40,6 +40,12 @@ def product_entries(job: Job) -> list[Document]:
     stored = job.state.get(job.run, job.product, Stored)
     sums = job.state.get(job.run, job.product, Checksums)
     partial = job.state.facts(job.run).partial
+    folders = [target.folder for target in made.targets.values()]
+    if (stored.location, stored.folders) != (str(job.config.store.folder), folders):
+        raise StepFailed(
+            f"run {job.run}: {Stored.name} of {job.product} says {stored.location}/{', '.join(stored.folders)}, "
+            f"expected {job.config.store.folder}/{', '.join(folders)}; remove it and name it as a target"
+        )
     return [
         {
             "type": name,
