@@ -85,13 +85,13 @@ class Invocation:
                 problem(held)
             most = self.config.claim.max_runs if gate.room is None else min(self.config.claim.max_runs, gate.room)
             chosen: list[Candidate] = []
-            for candidate in candidates(db, self.config, self.campaign, problem, gate):
-                if len(chosen) >= most:
-                    break
+            for candidate in candidates(db, self.config, self.campaign, problem, gate, most):
                 if reason := obstacle(self.config, self.state, db, candidate.run.facts):
                     problem(f"run {candidate.run.id}: waits: {reason}")
                 elif self.available(candidate.run.id):
                     chosen.append(candidate)
+                if len(chosen) >= most:
+                    break
         for run in (one.run for one in chosen):
             try:
                 messages, _ = find_stale(self.config, self.state, run.id)

@@ -79,7 +79,7 @@ class Claimer:
         if len(claimed) >= most:
             return claimed
         now, asked = self.db.now(), time.monotonic()
-        for candidate in candidates(self.db, self.config, self.campaign, problem, gate):
+        for candidate in candidates(self.db, self.config, self.campaign, problem, gate, most - len(claimed)):
             if time.monotonic() > asked + 1:
                 now, asked = self.db.now(), time.monotonic()
             if not available(candidate.run.id) or not (one := self._take(candidate, now)):

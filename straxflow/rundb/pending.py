@@ -22,7 +22,8 @@ from straxflow.rundb.selection import Selection
 
 log = logging.getLogger(__name__)
 
-BLOCK = 500
+BLOCKS = (20, 500)
+"""Documents that are read at once, at least and at most."""
 
 INDEXES = (
     [("number", DESCENDING)],
@@ -72,23 +73,30 @@ def scope(config: Config) -> Document:
 
 
 def candidates(
-    db: RunDb, config: Config, campaign: str, problem: Callable[[str], None] = log.warning, gate: Gate = OPEN
+    db: RunDb,
+    config: Config,
+    campaign: str,
+    problem: Callable[[str], None] = log.warning,
+    gate: Gate = OPEN,
+    wanted: int = BLOCKS[1],
 ) -> Iterator[Candidate]:
     """Runs that may be claimed now: those with the tag `prioritize`, then all others, newest first.
 
-    Malformed documents are told to `problem` and passed over.
+    Malformed documents are told to `problem` and passed over. Who takes only the first ones says how many are `wanted`:
+    not many more are read then, however many there are.
     """
     if gate.shut:
         return
     selection = Selection(config, campaign, db.now(), gate)
     either = {"$or": selection.pending()}
     dead = _abandoned(db, selection)
+    block = min(max(wanted, BLOCKS[0]), BLOCKS[1])
     urgent = [found for found in dead if selection.urgent(found[1])]
     found = chain(
-        _newest(urgent, _newest_first(db, {**selection.first(), **either}, either, campaign)),
-        _newest(dead, _newest_first(db, either, either, campaign)),
+        _newest(urgent, _newest_first(db, {**selection.first(), **either}, either, campaign, block)),
+        _newest(dead, _newest_first(db, either, either, campaign, block)),
     )
-    for _, document, branch in _told_once(db, config, found, problem):
+    for _, document, branch in _told_once(db, config, found, problem, block):
         run = _ready(document, selection, problem)
         if run is not None:
             token = run.campaign(campaign).get("token")
@@ -129,11 +137,11 @@ def _any_due(db: RunDb, selection: Selection, alive: Collection[str], available:
     either = {"$or": [{"$and": [branch, ended]} for branch in (*selection.pending(), selection.claimed(alive))]}
     found: Iterator[Found] = (
         (document["number"], document, {})
-        for document in db.runs.find(either, _few_fields(config, campaign)).batch_size(20)
+        for document in db.runs.find(either, _few_fields(config, campaign)).batch_size(BLOCKS[0])
         if not (claim := campaign_part(document, campaign).get("claim"))
         or claim_lapsed(claim, selection.now, config.claim.lease_s)
     )
-    for _, document, _ in _told_once(db, config, found, lambda _: None, block=20):
+    for _, document, _ in _told_once(db, config, found, lambda _: None, BLOCKS[0]):
         run = _ready(document, selection, lambda _: None)
         if run is not None and available(run.id):
             return run.id
@@ -190,16 +198,19 @@ def _newest(*streams: Iterable[Found]) -> Iterator[Found]:
     return heapq.merge(*streams, key=lambda item: -item[0])
 
 
-def _newest_first(db: RunDb, query: Document, branch: Document, campaign: str) -> Iterator[Found]:
-    cursor = db.runs.find(query, _projection(campaign)).sort("number", DESCENDING).batch_size(200)
+def _newest_first(db: RunDb, query: Document, branch: Document, campaign: str, block: int) -> Iterator[Found]:
+    cursor = db.runs.find(query, _projection(campaign)).sort("number", DESCENDING).batch_size(min(block, 200))
     for document in cursor:
         yield document["number"], document, branch
 
 
 def _told_once(
-    db: RunDb, config: Config, found: Iterable[Found], problem: Callable[[str], None], block: int = BLOCK
+    db: RunDb, config: Config, found: Iterable[Found], problem: Callable[[str], None], block: int
 ) -> Iterator[Found]:
-    """Pass over numbers that several documents (of an experiment) have, whatever state the others are in."""
+    """Pass over numbers that several documents (of an experiment) have, whatever state the others are in.
+
+    The first `block` of them are looked at together, then more and more.
+    """
     rows = iter(found)
     told = set[tuple[object, int]]()
 
@@ -208,6 +219,7 @@ def _told_once(
 
     # looked up block by block: a query for each run would take longer than all the others
     while some := list(islice(rows, block)):
+        block = min(2 * block, BLOCKS[1])
         wanted = {"number": {"$in": [number for number, _, _ in some]}}
         times = Counter(map(key, db.runs.find(wanted, {"number": 1, "experiment": 1})))
         for number, document, branch in some:

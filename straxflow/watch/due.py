@@ -40,8 +40,8 @@ def look_for_work(
     def cannot_wait(candidate: Candidate) -> bool:
         return candidate.run.facts.number > newer_than or bool(urgent & {*candidate.run.tags})
 
-    # in the order in which they are claimed, so those that cannot wait are the first
-    found = candidates(db, config, campaign, lambda _: None, look(db, config, campaign))
+    # in the order in which they are claimed, so those that cannot wait are the first, and mostly few
+    found = candidates(db, config, campaign, lambda _: None, look(db, config, campaign), wanted=1)
     ready = (candidate for candidate in found if here(candidate.run.id))
     runs = [one.run.id for one in islice(takewhile(cannot_wait, ready), config.claim.max_runs)]
     return Work(runs[0], most=len(runs)) if runs else Work()
