@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Literal
 
 
@@ -63,3 +65,18 @@ class StepFailed(StraxflowError):
     def __init__(self, message: str, cause: Cause | None = None) -> None:
         super().__init__(message)
         self.cause = cause
+
+
+_DISKS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or have the quota raised",
+    errno.EROFS: "have the disk mounted for writing",
+    errno.ESTALE: "have the disk mounted again",
+    errno.EMFILE: "raise the limit (ulimit -n)",
+    errno.ENFILE: "close what holds so many open on this machine",
+}
+
+
+def no_fault(said: str) -> str | None:
+    """What to do about a full or read-only disk and the like, if words tell of one: it is not the run's fault."""
+    return next((advice for code, advice in _DISKS.items() if os.strerror(code) in said), None)

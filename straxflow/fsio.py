@@ -82,8 +82,10 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o666, new: bool = False) 
             rename_noreplace(temp, path)
         else:
             temp.rename(path)
-    except BaseException:
+    except BaseException as error:
         temp.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a write that finds no room names no file
         raise
     fsync_path(path.parent)
     return True

@@ -16,7 +16,7 @@ from straxflow import attempts, claimfile
 from straxflow.batch import Batch, config_file
 from straxflow.campaigns import source_state
 from straxflow.config import LIVE, Config, Resources
-from straxflow.errors import Cause, StraxflowError
+from straxflow.errors import Cause, StraxflowError, no_fault
 from straxflow.expected import rate_of, rated_bytes
 from straxflow.folders import check_folders
 from straxflow.fsio import MARKER, write_atomic
@@ -40,7 +40,9 @@ def quiet_errors(shown_as: type[BaseException]) -> Iterator[None]:
     except StraxflowError as error:
         raise shown_as(f"straxflow: {error}") from None
     except OSError as error:
-        raise shown_as(f"straxflow: {error.filename or 'the state folder'}: {error.strerror or error}") from None
+        told = f"{error.filename or 'the state folder'}: {error.strerror or error}"
+        advice = no_fault(told)
+        raise shown_as(f"straxflow: {told}{f': {advice}' if advice else ''}") from None
 
 
 def collect_seldom() -> None:

@@ -12,7 +12,7 @@ from straxflow.receipts import Target
 from straxflow.settings import settings_digest
 from straxflow.steps.job import Job
 from straxflow.steps.made import Made
-from straxflow.steps.program import run_program
+from straxflow.steps.program import failure, run_program
 
 
 def make(job: Job, source: Path, scratch: Path) -> Made:
@@ -39,7 +39,7 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if ended.code:
-        raise StepFailed(f"run {job.run}: the command of {job.product} failed: {ended}", ended.cause)
+        raise failure(f"run {job.run}: the command of {job.product} failed: {ended}", ended.cause)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return _made(job, output, output, name, lineage, used, after.ru_maxrss / 1024, {})
 

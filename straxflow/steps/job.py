@@ -18,7 +18,7 @@ from straxflow.attempts import AttemptFile, Outcome, complete_open, hopeless, ou
 from straxflow.batch import campaign_name, ensure_batch_id
 from straxflow.claimfile import Fence
 from straxflow.config import Config
-from straxflow.errors import Cause, StraxflowError, as_text
+from straxflow.errors import Cause, StraxflowError, as_text, no_fault
 from straxflow.folders import check_folders
 from straxflow.receipts import Receipt, State, write
 
@@ -113,9 +113,13 @@ def _attempt(call: Call, step: Step, log_file: Path, log_name: str) -> None:
         log.error("%s", error)
         _fail(attempt, outcome_of(error), str(error), 1, getattr(error, "cause", None))
     except OSError as error:
-        log.error("%s", traceback.format_exc())
         where = f" {error.filename}" if error.filename else ""
-        _fail(attempt, "failed", f"{error.strerror or error}:{where}", 1)
+        told = f"{error.strerror or error}:{where}"
+        if advice := no_fault(told):
+            log.error("%s", told)
+            _fail(attempt, "retry", f"{told}: {advice}", 1)
+        log.error("%s", traceback.format_exc())
+        _fail(attempt, "failed", told, 1)
     except Exception as error:
         log.error("%s", traceback.format_exc())
         if isinstance(error, MemoryError):

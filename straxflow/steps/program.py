@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from straxflow.errors import Cause, Misconfigured, StepFailed
+from straxflow.errors import Cause, Misconfigured, Retryable, StepFailed, StraxflowError, no_fault
 from straxflow.lastwords import last_words_of
 from straxflow.memory import oom_kills
 from straxflow.steps.job import Job, check_stopped, log
@@ -33,6 +33,13 @@ class Exit:
         how = f"exit code {self.code}" if self.code >= 0 else f"killed by signal {-self.code}{_signal_name(-self.code)}"
         how += ", out of memory" if self.cause == "out of memory" else ""
         return f"{how}: {self.said}" if self.said else how
+
+
+def failure(message: str, cause: Cause | None = None) -> StraxflowError:
+    """A program's failure as an error, by its last words."""
+    if advice := no_fault(message):
+        return Retryable(f"{message}: {advice}")
+    return StepFailed(message, cause)
 
 
 def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], timeout_s: float, folder: Path) -> Exit:

@@ -18,7 +18,7 @@ from straxflow.receipts import Processed, RunFacts, Target
 from straxflow.servers import STRAX
 from straxflow.steps.job import Job, log
 from straxflow.steps.made import Made
-from straxflow.steps.program import Exit, run_program
+from straxflow.steps.program import Exit, failure, run_program
 from straxflow.straxjob.validate import Coverage, check_strax_folder
 
 CLIENT = Path(__file__).parents[1] / "straxjob" / "client.py"
@@ -127,16 +127,16 @@ def _result(job: Job, file: Path, ended: Exit) -> dict[str, Any]:
     try:
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StepFailed(f"run {job.run}: the strax process ended without a result: {ended}", ended.cause) from None
-    except ValueError as error:
-        raise StepFailed(f"run {job.run}: the result of the strax process is not readable: {error}") from None
-    failure = result.get("error")
-    if failure or ended.code or not result.get("ok"):
-        told = f"{failure['type']}: {_brief(failure['message'])}" if failure else str(ended)
+        raise failure(f"run {job.run}: the strax process ended without a result: {ended}", ended.cause) from None
+    except ValueError as unreadable:
+        raise StepFailed(f"run {job.run}: the result of the strax process is not readable: {unreadable}") from None
+    error = result.get("error")
+    if error or ended.code or not result.get("ok"):
+        told = f"{error['type']}: {_brief(error['message'])}" if error else str(ended)
         message = f"run {job.run}: strax could not make {job.product}: {told}"
-        if failure and ended.code == 2:
+        if error and ended.code == 2:
             raise Misconfigured(message)
-        raise StepFailed(message, "out of memory" if failure and "MemoryError" in failure["type"] else ended.cause)
+        raise failure(message, "out of memory" if error and "MemoryError" in error["type"] else ended.cause)
     return result
 
 
