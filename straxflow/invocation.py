@@ -19,7 +19,7 @@ from straxflow.alerts import facts_of, tell
 from straxflow.batch import BATCH, KEPT, OWNER, Batch, BatchRun, batch_file, runs_in_targets
 from straxflow.config import Config
 from straxflow.corrections import obstacle
-from straxflow.errors import RunDbError, StraxflowError
+from straxflow.errors import RunDbError, StraxflowError, no_fault
 from straxflow.fsio import reap, write_atomic
 from straxflow.hooks import Facts
 from straxflow.interrupts import Interrupts
@@ -128,7 +128,7 @@ class Invocation:
                 problems.append(f"run {one.run.id}: claimed but left alone: {error}")
                 # by its receipts it may look done, though they could not be checked
                 with contextlib.suppress(RunDbError), connect(self.config) as db:
-                    self._claimer(db).release(one.run.object_id, one.token, Standing("failed", str(error)))
+                    self._claimer(db).release(one.run.object_id, one.token, _by(error))
         runs = [
             BatchRun(
                 run=c.run.id,
@@ -355,7 +355,7 @@ class Invocation:
             try:
                 stands = self._standing(run, int(part["token"]))
             except (StraxflowError, OSError) as error:
-                stands = Standing("failed", str(error))
+                stands = _by(error)
             products = self._products(run)
             released = claimer.release(run.object_id, int(part["token"]), stands, products)
             if released:
@@ -406,3 +406,8 @@ class Invocation:
         if document is None:
             raise RunDbError(f"run {run}: there is no run document of it")
         return parse(document, self.config, self.campaign).facts
+
+
+def _by(error: Exception) -> Standing:
+    """How a run stands whose receipts or attempts could not be read or written."""
+    return Standing("waiting" if no_fault(str(error)) else "failed", str(error))

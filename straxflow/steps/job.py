@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
@@ -196,13 +197,15 @@ def log_of_attempts(declared: Path) -> Iterator[Path]:
     try:
         yield history
     finally:
-        with history.open("rb") as words:
+        # what cannot be copied to a full disk must not hide why the step failed
+        with contextlib.suppress(OSError), history.open("rb") as words:
             words.seek(began)
             declared.write_bytes(words.read())
 
 
 def log_to(file: Path) -> None:
-    """Append what straxflow logs to a file."""
+    """Append what straxflow logs to a file; what does not go into it is lost, and nothing else."""
+    logging.raiseExceptions = False
     file.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(file, mode="a", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
