@@ -159,7 +159,7 @@ class Checksums(Receipt):
     product: str
     algorithm: str
     files: list[tuple[str, int, str]]
-    list_file: PlainName
+    list_file: str
     seconds: float
 
     @property
