@@ -39,7 +39,7 @@ def bench(lab: Lab, quick: bool) -> Result:
     for count in (small, large):
         site = make_site(lab, f"preview{count}", lab.folder / "daq", changes)
         runs = lab.runs(site.name)
-        _fill(runs, count, min(pending, small // 2))
+        fill(runs, count, min(pending, small // 2))
         for with_indexes in (False, True):
             if with_indexes:
                 _make_indexes(site)
@@ -103,7 +103,8 @@ def _make_indexes(site: Site) -> None:
             indexes.create(db, keys)
 
 
-def _fill(runs: Collection[dict[str, Any]], count: int, pending: int) -> None:
+def fill(runs: Collection[dict[str, Any]], count: int, pending: int) -> None:
+    """Insert run documents, the newest of them pending."""
     documents = _documents(count, pending)
     while batch := list(islice(documents, 1000)):
         runs.insert_many(batch)

@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import bson
 import pytest
-from pymongo import MongoClient, monitoring
 
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
+from straxflow.lab.wire import Wire, counted
 from straxflow.owner import Owner
 from straxflow.rundb.claims import Claimer
-from straxflow.rundb.client import RunDb, connect
 from straxflow.rundb.gate import look
 from straxflow.rundb.pending import candidates
 from straxflow.watch.due import look_for_work
 from tests.site import Site
 
 MAX_RUNS = 20
-NOT_COUNTED = ("killCursors", "isMaster")
-"""Cursors are closed when it pleases the client, the server's clock is asked once a second."""
-
-
-class Wire(monitoring.CommandListener):
-    """Counts commands, and the documents and bytes of their answers."""
-
-    def __init__(self) -> None:
-        self.commands: list[str] = []
-        self.documents = self.bytes = 0
-
-    def started(self, event: monitoring.CommandStartedEvent) -> None:
-        if event.command_name not in NOT_COUNTED:
-            self.commands.append(event.command_name)
-
-    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        if event.command_name in NOT_COUNTED:
-            return
-        cursor = event.reply.get("cursor", {})
-        self.documents += len(cursor.get("firstBatch", cursor.get("nextBatch", [])))
-        self.bytes += len(bson.encode(event.reply))
-
-    def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        self.commands.append(f"failed {event.command_name}")
 
 
 @pytest.fixture
@@ -66,18 +38,9 @@ def take_until(site: Site, last: int) -> None:
     site.runs.insert_many([{**one, "number": number} for number in range(first + 1, last + 1)])
 
 
-@contextmanager
-def counted(site: Site) -> Iterator[tuple[RunDb, Wire]]:
-    """A connection whose commands are counted."""
-    wire = Wire()
-    with connect(site.config) as usual, MongoClient[dict[str, Any]](site.rundb.uri, event_listeners=[wire]) as client:
-        runs = client[site.database].get_collection("runs", codec_options=usual.runs.codec_options)
-        yield RunDb(client, runs), wire
-
-
 def claim(site: Site) -> Wire:
     config = site.config
-    with counted(site) as (db, wire):
+    with counted(site.config) as (db, wire):
         claimer = Claimer(db, config, "online", "b", Owner.current())
         assert len(claimer.claim_pending(lambda _: True, print, look(db, config, "online"))) == MAX_RUNS
         site.runs.update_many({}, {"$unset": {"straxflow": "", "processing_status": ""}})
@@ -86,14 +49,14 @@ def claim(site: Site) -> Wire:
 
 def preview(site: Site) -> Wire:
     config = site.config
-    with counted(site) as (db, wire):
+    with counted(site.config) as (db, wire):
         found = candidates(db, config, "online", print, look(db, config, "online"), MAX_RUNS)
         assert len(list(islice(found, MAX_RUNS))) == MAX_RUNS
         return wire
 
 
 def poll(site: Site, newer_than: int | None = None) -> Wire:
-    with counted(site) as (db, wire):
+    with counted(site.config) as (db, wire):
         assert (look_for_work(db, site.config, "online", ["b"], newer_than).run is None) == (newer_than is not None)
         return wire
 
@@ -127,6 +90,6 @@ def test_what_is_read_does_not_grow_with_the_number_of_pending_runs(site: Site) 
 def test_an_idle_poll_reads_no_document_of_what_is_done(site: Site) -> None:
     take_until(site, 1000)
     site.runs.update_many({}, {"$set": {"processing_status": {"status": "done"}}})
-    with counted(site) as (db, wire):
+    with counted(site.config) as (db, wire):
         assert look_for_work(db, site.config, "online").run is None
     assert (sorted(wire.commands), wire.documents) == (["find"], 0)
