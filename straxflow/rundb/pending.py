@@ -220,7 +220,8 @@ def _told_once(
     # looked up block by block: a query for each run would take longer than all the others
     while some := list(islice(rows, block)):
         block = min(2 * block, BLOCKS[1])
-        wanted = {"number": {"$in": [number for number, _, _ in some]}}
+        numbers = [number for number, _, _ in some]
+        wanted = {"number": {"$gte": min(numbers), "$lte": max(numbers), "$in": numbers}}
         times = Counter(map(key, db.runs.find(wanted, {"number": 1, "experiment": 1})))
         for number, document, branch in some:
             if key(document) in told:

@@ -81,8 +81,9 @@ class Selection:
         if self.campaign == ONLINE:
             at_daq = {"host": self.config.daq.host, "type": "live"}
             for theirs in self.untouched():
-                branches.append({"data.host": at_daq["host"], "data": {"$elemMatch": at_daq}, field: None, **theirs})
-                branches.append({**tagged(self.config.runs.tags.process), field: None, **theirs})
+                # the state first: a server that reads all documents need not look through the entries of most
+                branches.append({field: None, **theirs, "data.host": at_daq["host"], "data": {"$elemMatch": at_daq}})
+                branches.append({field: None, **theirs, **tagged(self.config.runs.tags.process)})
             if not self.config.shadow.enabled:
                 branches += [
                     {name: {"$in": other.wanted}, field: None}
