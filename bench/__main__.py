@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import chain, memory, mirror, overhead, pending, preview, report, transfer
+from bench import chain, latency, memory, mirror, overhead, pending, preview, report, transfer
 from bench.result import Result
 from bench.site import Lab, lab
 from straxflow.config.load import ROOT
@@ -21,6 +21,7 @@ BENCHES: dict[str, Callable[[Lab, bool], Result]] = {
     "chain": chain.bench,
     "preview": preview.bench,
     "pending": pending.bench,
+    "latency": latency.bench,
     "overhead": overhead.bench,
     "memory": memory.bench,
     "mirror": mirror.bench,

@@ -1,0 +1,112 @@
+"""From the end of a run at the DAQ to its first job and to its registration, at a site that a watcher keeps going."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+from bench.result import Result, judge, parts
+from bench.site import Lab, Site, make_site
+from straxflow.attempts import all_of
+from straxflow.batch import Batch, batch_file
+from straxflow.config.load import ROOT
+from straxflow.lab.daq import Daq, RunPlan
+from straxflow.watch.invocations import WATCH, Record
+
+GOAL_S = 5.0
+RUNS, QUICK_RUNS = 5, 2
+SIZES_MB, QUICK_SIZES_MB = (50.0, 500.0), (5.0,)
+PATIENCE_S = 120.0
+
+
+def bench(lab: Lab, quick: bool) -> Result:
+    """Take runs one after another; each ends while the one before is still released."""
+    judged, tables = [], []
+    for size_mb in QUICK_SIZES_MB if quick else SIZES_MB:
+        found = _runs(lab, size_mb, QUICK_RUNS if quick else RUNS)
+        first = [one["first job"] for one in found]
+        last = [one["registered"] for one in found]
+        spread = f"{min(first):.2f} to {max(first):.2f}, n={len(first)}"
+        judged += [
+            judge(f"end of a {size_mb:g} MB run to its first job", median(first), GOAL_S, " s", spread),
+            judge(f"end of a {size_mb:g} MB run to registered", median(last), None, " s", _range(last)),
+        ]
+        tables.append(parts(f"Run of {size_mb:g} MB: time since its end, s", found))
+    return Result(
+        "latency",
+        "`straxflow --profile local watch` (poll_s: 1) at a site whose DAQ takes runs; each ends when the one before "
+        "was registered, while its invocation still works",
+        judged,
+        tables,
+        [],
+    )
+
+
+def _range(values: list[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}"
+
+
+def _runs(lab: Lab, size_mb: float, count: int) -> list[dict[str, float]]:
+    daq = lab.folder / f"daq_latency{size_mb:g}"
+    site = make_site(lab, f"latency{size_mb:g}", daq, {"watch": {"poll_s": 1}})
+    taker = Daq(daq, None, "demo-daq")
+    # written beforehand: the DAQ is not to take part of the time that is measured
+    documents = [taker.take(RunPlan(n, size_mb=size_mb, seed=n))[0] for n in range(1, count + 2)]
+    found = []
+    with _watcher(site):
+        for document in documents:
+            ended = time.time()
+            lab.runs(site.name).insert_one(document)
+            found.append(_seen(site, f"{document['number']:06d}", ended))
+        _until(site, f"{count + 1:06d}", "release", "ended")
+    # nothing was at work when the first one ended
+    return found[1:]
+
+
+@contextlib.contextmanager
+def _watcher(site: Site) -> Iterator[None]:
+    words = ["straxflow", "--profile", "local", "--configfile", str(site.file), "watch"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    with (site.folder / "watch.log").open("wb") as log:
+        process = subprocess.Popen(
+            words, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _seen(site: Site, run: str, ended: float) -> dict[str, float]:
+    first = _until(site, run, "transfer", "started")
+    batch = next(file.attempt.batch for file in all_of(site.state, run))
+    record = Record.model_validate_json((site.state.folder / WATCH / batch / "invocation.json").read_text())
+    claimed = Batch.model_validate_json((site.state.folder / batch_file(batch)).read_text()).made
+    return {
+        "an invocation is started": record.started.timestamp() - ended,
+        "it has claimed the run": claimed.timestamp() - ended,
+        "first job": first - ended,
+        "registered": _until(site, run, "register", "ended") - ended,
+    }
+
+
+def _until(site: Site, run: str, step: str, moment: str) -> float:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        for file in all_of(site.state, run):
+            when: Any = getattr(file.attempt, moment)
+            if file.attempt.step == step and when is not None:
+                return float(when.timestamp())
+        time.sleep(0.05)
+    raise RuntimeError(f"run {run}: no {step} {moment} within {PATIENCE_S:g} s; see {site.folder}/watch.log")
