@@ -13,7 +13,7 @@ from typing import Protocol, Self
 import xxhash
 
 from straxflow.errors import Damaged
-from straxflow.fsio import walk_files
+from straxflow.fsio import naming, walk_files
 
 CHUNK = 1 << 20
 THREADS = 2
@@ -70,7 +70,7 @@ def digest_file(
     size = 0
     buffer = memoryview(bytearray(CHUNK))
     fd = os.open(folder / path, os.O_RDONLY | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb", buffering=0) as file:
+    with naming(folder / path), os.fdopen(fd, "rb", buffering=0) as file:
         if cold or sync:
             os.fsync(fd)
         if cold:

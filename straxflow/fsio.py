@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from straxflow.errors import Damaged, StepFailed
@@ -45,11 +46,23 @@ def is_incoming_of(hidden: str, name: str) -> bool:
     return parts[0] == INCOMING + name and len(parts) == 6
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let errors of the system in the block name this file: of reads, writes and flushes they name none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
 def fsync_path(path: Path) -> None:
     """Flush one file or folder to disk."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        with naming(path):
+            os.fsync(fd)
     finally:
         os.close(fd)
 
@@ -74,7 +87,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o666, new: bool = False) 
     # not mkstemp: the umask decides who may read it
     fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        with os.fdopen(fd, "wb") as file:
+        with naming(path), os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -82,10 +95,8 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o666, new: bool = False) 
             rename_noreplace(temp, path)
         else:
             temp.rename(path)
-    except BaseException as error:
+    except BaseException:
         temp.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a write that finds no room names no file
         raise
     fsync_path(path.parent)
     return True

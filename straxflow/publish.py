@@ -17,6 +17,7 @@ from straxflow.fsio import (
     fsync_path,
     fsync_tree,
     incoming_name,
+    naming,
     remove_tree,
     rename_noreplace,
     token,
@@ -52,14 +53,15 @@ def _copy_file(source: Path, target: Path, algorithm: str) -> tuple[int, str]:
     hasher = ALGORITHMS[algorithm]()
     size = 0
     buffer = memoryview(bytearray(CHUNK))
-    with source.open("rb", buffering=0) as read:
+    with naming(source), source.open("rb", buffering=0) as read:
         info = os.fstat(read.fileno())
         with target.open("xb", buffering=0) as write:
             while count := read.readinto(buffer):
                 part = buffer[:count]
                 hasher.update(part)
-                while part:
-                    part = part[write.write(part) :]
+                with naming(target):
+                    while part:
+                        part = part[write.write(part) :]
                 size += count
             os.fchmod(write.fileno(), info.st_mode & 0o777)
             os.utime(write.fileno(), ns=(info.st_atime_ns, info.st_mtime_ns))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import signal
 import sys
@@ -116,10 +117,11 @@ def _attempt(call: Call, step: Step, log_file: Path, log_name: str) -> None:
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         told = f"{error.strerror or error}:{where}"
-        if advice := no_fault(told):
-            log.error("%s", told)
+        advice = no_fault(told)
+        # a disk that fails is no bug, of which one would want to know the place
+        log.error("%s", told if advice or error.errno == errno.EIO else traceback.format_exc())
+        if advice:
             _fail(attempt, "retry", f"{told}: {advice}", 1)
-        log.error("%s", traceback.format_exc())
         _fail(attempt, "failed", told, 1)
     except Exception as error:
         log.error("%s", traceback.format_exc())

@@ -1,0 +1,86 @@
+/* LD_PRELOAD: a disk that fails. FAULT=call:what:path[:nth] [FAULT_PROGRAM=name]
+ *   call: open, read, write, fsync or rename; of files whose path contains `path`
+ *   what: an errno by number; "half" and "end" (read: half of what was asked for, or nothing more); "slow" (50 ms)
+ *   nth:  from which call on in a process (1 if not given)
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+static char call[16], what[16], part[512];
+static long first = 1, seen;
+
+__attribute__((constructor)) static void begin(void) {
+    const char *told = getenv("FAULT");
+    if (told) sscanf(told, "%15[^:]:%15[^:]:%511[^:]:%ld", call, what, part, &first);
+}
+
+/* Whether this call fails, or goes wrong: 0 no, 1 an error (errno is set), 2 half, 3 end. */
+static int strikes(const char *name, const char *path) {
+    if (strcmp(name, call) || !path || !strstr(path, part) || __sync_add_and_fetch(&seen, 1) < first) return 0;
+    if (!strcmp(what, "half")) return 2;
+    if (!strcmp(what, "end")) return 3;
+    if (!strcmp(what, "slow")) {
+        struct timespec pause = {0, 50000000};
+        nanosleep(&pause, NULL);
+        return 0;
+    }
+    errno = atoi(what);
+    return 1;
+}
+
+static int strikes_fd(const char *name, int fd) {
+    char link[64], path[4096];
+    if (strcmp(name, call)) return 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t size = readlink(link, path, sizeof path - 1);
+    if (size < 0) return 0;
+    path[size] = 0;
+    return strikes(name, path);
+}
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+static int opened(const char *path, int flags, va_list more, int (*real)(int, const char *, int, ...), int folder) {
+    int mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(more, int) : 0;
+    if (strikes("open", path)) return -1;
+    return real(folder, path, flags, mode);
+}
+
+#define OPENAT(name) \
+    int name(int folder, const char *path, int flags, ...) { \
+        va_list more; va_start(more, flags); \
+        int fd = opened(path, flags, more, REAL(openat), folder); \
+        va_end(more); return fd; \
+    }
+#define OPEN(name) \
+    int name(const char *path, int flags, ...) { \
+        va_list more; va_start(more, flags); \
+        int fd = opened(path, flags, more, REAL(openat), AT_FDCWD); \
+        va_end(more); return fd; \
+    }
+OPEN(open) OPEN(open64) OPENAT(openat64)
+
+ssize_t read(int fd, void *to, size_t size) {
+    int how = strikes_fd("read", fd);
+    if (how == 1) return -1;
+    return how == 3 ? 0 : REAL(read)(fd, to, how == 2 && size > 1 ? size / 2 : size);
+}
+
+ssize_t write(int fd, const void *from, size_t size) {
+    int how = strikes_fd("write", fd);
+    if (how == 1) return -1;
+    return REAL(write)(fd, from, how == 2 && size > 1 ? size / 2 : size);
+}
+
+int fsync(int fd) { return strikes_fd("fsync", fd) ? -1 : REAL(fsync)(fd); }
+
+int rename(const char *from, const char *to) { return strikes("rename", to) ? -1 : REAL(rename)(from, to); }
