@@ -19,7 +19,9 @@ from straxflow.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_FILE = Path("config/config.yaml")
-_USER = re.compile(r"//[^@]*@")
+_USER = re.compile(r"//.*@")
+_SHOWN = 200
+"""Characters of a wrong value that are repeated."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -58,8 +60,11 @@ def read_files(files: Sequence[Path], root: Path = ROOT) -> dict[str, Any]:
             loaded = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
         except FileNotFoundError:
             raise ConfigError(f"config file {path} does not exist") from None
-        except (yaml.YAMLError, ConfigError, OSError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ConfigError, OSError, ValueError, TypeError) as error:
+            # dates that are none, and keys that are no words, among others
             raise ConfigError(f"config file {path}: {error}") from None
+        except RecursionError:
+            raise ConfigError(f"config file {path}: is nested too deeply") from None
         if loaded is None:
             continue
         if not isinstance(loaded, dict):
@@ -158,11 +163,16 @@ def _explain(error: Any) -> list[str]:
     if kind == "missing":
         return [f"{path}: missing, and it has no default"]
     # the user part of an address may hold a password
-    found = "" if isinstance(error["input"], (dict, list)) else f" (found {_USER.sub('//***@', repr(error['input']))})"
+    found = "" if isinstance(error["input"], (dict, list)) else f" (found {_brief(error['input'])})"
     message = message.removeprefix("Value error, ")
     if not path:
         return str(message).splitlines()
     return [f"{path}: {message[0].lower()}{message[1:]}{found}"]
+
+
+def _brief(value: Any) -> str:
+    said = _USER.sub("//***@", repr(value))
+    return said if len(said) <= _SHOWN else f"{said[:_SHOWN]}..."
 
 
 def _keys_at(loc: Sequence[Any]) -> list[str]:

@@ -86,13 +86,16 @@ def connect(config: Config) -> Iterator[RunDb]:
             if settings.auth_source:
                 options["authSource"] = settings.auth_source
         milliseconds = int(settings.timeout_s * 1000)
-        client: MongoClient[Document] = MongoClient(
-            **options,
-            serverSelectionTimeoutMS=milliseconds,
-            connectTimeoutMS=milliseconds,
-            socketTimeoutMS=max(4 * milliseconds, 20_000),
-            appname=f"straxflow-{config.site}",
-        )
+        try:
+            client: MongoClient[Document] = MongoClient(
+                **options,
+                serverSelectionTimeoutMS=milliseconds,
+                connectTimeoutMS=milliseconds,
+                socketTimeoutMS=max(4 * milliseconds, 20_000),
+                appname=f"straxflow-{config.site}",
+            )
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"rundb.uri: {first_line(error)} (found {uri!r})") from None
         with client:
             codec: CodecOptions[Document] = CodecOptions(
                 tz_aware=True,

@@ -123,7 +123,8 @@ def parse(document: Document, config: Config, campaign: str) -> Run:
     if end < start:
         raise Malformed(f"{label}: end ({end:%F %T}) is before start ({start:%F %T})")
     mode = document.get("mode")
-    if not isinstance(mode, str) or not mode:
+    # it becomes a word of command lines
+    if not isinstance(mode, str) or not mode or mode.startswith("-") or not mode.isprintable():
         raise Malformed(f"{label}: mode: expected a name, found {mode!r}")
     daq_config = document.get("daq_config") or {}
     if not isinstance(daq_config, Mapping):

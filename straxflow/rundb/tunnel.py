@@ -75,7 +75,7 @@ class Tunnel:
         forward = f"127.0.0.1:{self.port}:{settings.remote_host}:{settings.remote_port}"
         options = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", forward, *settings.ssh_options]
         self._ssh = subprocess.Popen(
-            [*command(options), settings.ssh],
+            [*command(options), "--", settings.ssh],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

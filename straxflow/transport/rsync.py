@@ -23,7 +23,7 @@ _FORBIDDEN = re.compile(
     r"--(inplace|append|remove-|delete|del$|dry-run|out-format|log-format|checksum-choice|cc=|size-only|ignore-"
     r"|existing|files-from|from0|max-size|min-size|write-batch|only-write|partial|temp-dir|delay-updates|backup"
     r"|compare-dest|copy-dest|link-dest|rsh|stop-|time-limit|list-only|quiet|info|msgs2|daemon|server|suffix)"
-    r"|-[a-zA-Z]*[neTbqI]"
+    r"|--rsync-path(?!=[\w/.+-]+\Z)|-[a-zA-Z]*[neTbqI]"
 )
 
 

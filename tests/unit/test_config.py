@@ -60,6 +60,12 @@ def test_a_remote_path_is_left_as_it_is(path: str, tmp_path: Path) -> None:
     assert getattr(load(settings, tmp_path), section).folder == Path("/remote/place")
 
 
+@pytest.mark.fault(
+    group="config",
+    broken="{path}: {value}",
+    left="everything; the message has the key's path, and the right word where there is one",
+    next="the same, until it is corrected",
+)
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from straxflow.config.sections.base import Seconds, Section
+from straxflow.config.sections.base import Host, Seconds, Section
+
+EXPANDED = re.compile(r"[*?\[\]\\]")
+"""What rsync would expand on the other side."""
 
 
 class Room(Section):
@@ -51,17 +54,25 @@ class Store(Room):
         description="Names in the `host` field of data entries, an entry for each; by default the site. amstrax looks "
         "for the fully qualified name of the machine it reads on.",
     )
-    ssh: str | None = Field(None, description="[user@]host of a remote store; absent: the folder is mounted here.")
+    ssh: Host | None = Field(None, description="[user@]host of a remote store; absent: the folder is mounted here.")
     ssh_options: list[str] = Field([], description="Options for ssh, e.g. ['-p', '2222', '-i', 'key'].")
+
+    @model_validator(mode="after")
+    def _rsync_takes_it(self) -> Self:
+        if self.ssh and (EXPANDED.search(str(self.folder)) or not self.folder.is_absolute()):
+            raise ValueError("folder: of a remote store must be an absolute path without * ? [ ] \\")
+        return self
 
 
 class Tunnel(Section):
     """An ssh tunnel to the run database, opened, watched and reopened by straxflow."""
 
-    ssh: str = Field(description="[user@]host that can reach the database.")
+    ssh: Host = Field(description="[user@]host that can reach the database.")
     ssh_options: list[str] = Field([], description="Options for ssh.")
-    remote_host: str = Field("localhost", description="The database's host as seen from there.")
-    remote_port: int = Field(27017, description="The database's port there.")
+    remote_host: str = Field(
+        "localhost", pattern=r"^[A-Za-z0-9\[][A-Za-z0-9_.:\]-]*$", description="The database's host as seen from there."
+    )
+    remote_port: int = Field(27017, ge=1, le=65535, description="The database's port there.")
 
 
 class Switch(Section):
@@ -99,7 +110,8 @@ class RunDb(Section):
     def _no_password(cls, uri: str) -> str:
         if not re.match(r"mongodb(\+srv)?://", uri):
             raise ValueError("must start with mongodb://")
-        if re.match(r"mongodb(\+srv)?://[^/@]*:[^/@]*@", uri):
+        user, at, _ = uri.partition("://")[2].rpartition("@")
+        if (at and ":" in user) or re.search(r"[?&][^&=]*(password|token|authMechanismProp)", uri, re.IGNORECASE):
             raise ValueError("holds a password; give `user`, and the password by the environment or `password_file`")
         return uri
 
@@ -123,7 +135,7 @@ class Daq(Section):
         description="Name of a run's folder there: a template of {run} (the run id), {number} and {experiment}, e.g. "
         "`r{number:04d}`.",
     )
-    ssh: str | None = Field(None, description="[user@]host; absent: the folder is mounted here.")
+    ssh: Host | None = Field(None, description="[user@]host; absent: the folder is mounted here.")
     ssh_options: list[str] = Field([], description="Options for ssh, e.g. ['-p', '2222', '-i', 'key'].")
     while_live: Literal["work", "transfer", "nothing"] = Field(
         "work",
@@ -137,3 +149,19 @@ class Daq(Section):
         "that the DAQ is taken to have crashed.",
     )
     live_document: LiveDocument | None = Field(None, description="Instead of the newest run, this document tells.")
+
+    @field_validator("folder")
+    @classmethod
+    def _rsync_takes_it(cls, folder: Path) -> Path:
+        if EXPANDED.search(str(folder)):
+            raise ValueError("must be a path without * ? [ ] \\")
+        return folder
+
+    @field_validator("run_folder")
+    @classmethod
+    def _is_one_of_many(cls, template: str) -> str:
+        if EXPANDED.search(template) or template.startswith(("-", ".")):
+            raise ValueError("must be a name without * ? [ ] \\ that begins with neither - nor a dot")
+        if "{run" not in template and "{number" not in template:
+            raise ValueError("must contain {run} or {number}, or all runs would share a folder")
+        return template

@@ -58,7 +58,10 @@ class Partition(Section):
     up_to_min: Count | None = Field(
         None, description="For jobs that ask for at most so many minutes; absent: for all others."
     )
-    partition: str = Field(min_length=1, description="Its name; several, with commas, if any of them will do.")
+    partition: str = Field(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,+-]*$",
+        description="Its name; several, with commas, if any of them will do.",
+    )
 
 
 class StepResources(Section):

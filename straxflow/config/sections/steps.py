@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from straxflow.config.sections.base import Count, Seconds, Section
+from straxflow.errors import ConfigError
+
+
+def _leaves_the_verification(argument: str) -> str:
+    from straxflow.transport.rsync import check_args
+
+    try:
+        check_args([argument])
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return argument
+
+
+RsyncWord = Annotated[str, AfterValidator(_leaves_the_verification)]
 
 
 class Transfer(Section):
     """How live data is brought in."""
 
-    rsync_args: list[str] = Field([], description="More arguments for rsync, e.g. ['--bwlimit=80M'].")
+    rsync_args: list[RsyncWord] = Field([], description="More arguments for rsync, e.g. ['--bwlimit=80M'].")
     max_parallel: Count = Field(2, description="Transfers at once in the whole site, over all invocations.")
     timeout_s: Seconds = Field(60, description="A connection that is silent for so long is closed.")
     retries: int = Field(3, ge=0, description="Lost connections resumed within one attempt.")
