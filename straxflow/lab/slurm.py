@@ -102,9 +102,11 @@ class Slurm:
         return all(process.pid is not None for process in self._processes.values())
 
     def start(self) -> Self:
-        """Start what does not run, and wait until srun works on all nodes (about 1 s); LabError otherwise."""
+        """Start what does not run, and wait until srun works on all nodes (about 1 s), or, where there may be jobs of
+        before that fill them, until these answer; LabError otherwise."""
         if self.running:
             return self
+        fresh = not (self.folder / "slurm.conf").exists()
         (self.folder / "state").mkdir(parents=True, exist_ok=True)
         self._write_config()
         self._write_clients()
@@ -117,7 +119,11 @@ class Slurm:
         for number in range(1, self.nodes + 1):
             node = [find_program("slurmd", "slurm-wlm"), "-N", f"n{number}", *config]
             self._start(f"slurmd.n{number}", node)
-        self._wait("slurmctld", ["srun", "-Q", f"-N{self.nodes}", "hostname"])
+        if fresh:
+            self._wait("slurmctld", ["srun", "-Q", f"-N{self.nodes}", "hostname"])
+        else:
+            answering = f"sinfo --noheader --responding --Node --format=%N | sort -u | wc -l | grep -qx {self.nodes}"
+            self._wait("slurmctld", ["sh", "-c", answering])
         return self
 
     def stop_controller(self) -> None:
