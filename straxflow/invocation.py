@@ -20,7 +20,7 @@ from straxflow.batch import BATCH, KEPT, OWNER, Batch, BatchRun, batch_file, run
 from straxflow.config import Config
 from straxflow.corrections import obstacle
 from straxflow.errors import RunDbError, StraxflowError, no_fault
-from straxflow.fsio import reap, write_atomic
+from straxflow.fsio import bring_back, reap, write_atomic
 from straxflow.hooks import Facts
 from straxflow.interrupts import Interrupts
 from straxflow.mirror import Hints, Mirror
@@ -213,6 +213,8 @@ class Invocation:
             run=run, token=one.token, batch=self.batch, owner=owner.as_dict(), left_out=dict(one.left_out)
         )
         claimfile.write(self.state, claim)
+        if early := bring_back(self.state.run(run), claimfile.path(self.state, run)):
+            log.warning("run %s: a clock was stepped back: %d receipts had times of the future", run, len(early))
         self._note_facts(one.run.facts)
         attempts.complete_open(self.state, run, one.taken_from)
         for where, _, _ in os.walk(self.state.run(run)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,3 +36,12 @@ def make_site(tmp_path: Path, rundb_server: RunDbServer, sshd: Sshd) -> Iterator
 def site(make_site: MakeSite) -> Site:
     """A site with one quick product."""
     return make_site()
+
+
+@pytest.fixture(scope="session")
+def shim(lab_folder: Path) -> Path:
+    """The failing disk and the wrong clock of shim.c, for LD_PRELOAD."""
+    library = lab_folder / "shim.so"
+    source = Path(__file__).with_name("shim.c")
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library

@@ -1,7 +1,11 @@
-/* LD_PRELOAD: a disk that fails. FAULT=call:what:path[:nth] [FAULT_PROGRAM=name]
+/* LD_PRELOAD: a disk that fails, a clock that is wrong.
+ *
+ * FAULT=call:what:path[:nth]
  *   call: open, read, write, fsync or rename; of files whose path contains `path`
  *   what: an errno by number; "half" and "end" (read: half of what was asked for, or nothing more); "slow" (50 ms)
  *   nth:  from which call on in a process (1 if not given)
+ * CLOCK=seconds[:path]
+ *   how far the clock is off, as soon as there is a file `path`; not the one that only counts on
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -11,16 +15,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
 
 static char call[16], what[16], part[512];
-static long first = 1, seen;
+static long first = 1, seen, off;
+static char since[512];
 
 __attribute__((constructor)) static void begin(void) {
     const char *told = getenv("FAULT");
     if (told) sscanf(told, "%15[^:]:%15[^:]:%511[^:]:%ld", call, what, part, &first);
+    const char *clock_is = getenv("CLOCK");
+    if (clock_is) sscanf(clock_is, "%ld:%511[^:]", &off, since);
 }
 
 /* Whether this call fails, or goes wrong: 0 no, 1 an error (errno is set), 2 half, 3 end. */
@@ -84,3 +92,26 @@ ssize_t write(int fd, const void *from, size_t size) {
 int fsync(int fd) { return strikes_fd("fsync", fd) ? -1 : REAL(fsync)(fd); }
 
 int rename(const char *from, const char *to) { return strikes("rename", to) ? -1 : REAL(rename)(from, to); }
+
+static long shift(void) { return off && (!*since || !access(since, F_OK)) ? off : 0; }
+
+int clock_gettime(clockid_t which, struct timespec *now) {
+    static __typeof__(&clock_gettime) real;
+    if (!real) real = REAL(clock_gettime);
+    int code = real(which, now);
+    if (!code && (which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE)) now->tv_sec += shift();
+    return code;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    int code = REAL(gettimeofday)(now, zone);
+    if (!code) now->tv_sec += shift();
+    return code;
+}
+
+time_t time(time_t *to) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (to) *to = now.tv_sec;
+    return now.tv_sec;
+}

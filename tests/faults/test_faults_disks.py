@@ -198,15 +198,6 @@ def test_unmounted_at_work(site: Site, place: str) -> None:
 # --- errors that no mount can make: a library that is loaded before all others -----------------------------
 
 
-@pytest.fixture(scope="session")
-def shim(lab_folder: Path) -> Path:
-    """The failing disk of shim.c, for LD_PRELOAD."""
-    library = lab_folder / "shim.so"
-    source = Path(__file__).with_name("shim.c")
-    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    return library
-
-
 def broken(shim: Path, fault: str) -> dict[str, str]:
     return {"LD_PRELOAD": str(shim), "FAULT": fault}
 
