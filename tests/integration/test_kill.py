@@ -144,6 +144,13 @@ def check_whole(site: Site, number: int, orphans: int = 0) -> None:
     assert not any(p.name.startswith(run) for p in (site.folder / "staging").iterdir())
 
 
+@pytest.mark.fault(
+    group="kill",
+    broken="kill -9 of snakemake's main process and of the step at work, at the {place} change that the step "
+    "makes to the disk; each of the eight steps in turn",
+    left="scratch of dead owners, attempts without an end; never a part of a receipt or of a product under its name",
+    next="takes the run over at once and finishes it; no step that had ended is done again",
+)
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["middle", "last"])
 def test_kill_all_in_each_step_one_after_another(site: Site, place: str) -> None:
@@ -164,6 +171,12 @@ def test_kill_all_in_each_step_one_after_another(site: Site, place: str) -> None
     assert len([a for a in site.attempts("000002") if a.outcome == "killed"]) == len(STEPS) - 1
 
 
+@pytest.mark.fault(
+    group="kill",
+    broken="kill -9 of snakemake's main process; its {step} job lives on, where nobody can stop it",
+    left="the orphan's private scratch; its token is out of date, so it publishes and registers nothing",
+    next="finishes the run, beside the orphan and before it",
+)
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["process", "move_out"])
 def test_an_orphan_of_a_killed_invocation_harms_nothing(site: Site, step: str) -> None:
@@ -187,6 +200,12 @@ def test_an_orphan_of_a_killed_invocation_harms_nothing(site: Site, step: str) -
     assert sorted(str(a.outcome) for a in site.attempts("000002") if a.step == step)[1:] == ["ok"]
 
 
+@pytest.mark.fault(
+    group="kill",
+    broken="kill -9 of snakemake's main process; its job lives on",
+    left="the job, which is told apart by the batch in its environment",
+    next="stops the orphan first, then takes the run over and finishes it",
+)
 @pytest.mark.slow
 def test_an_orphan_here_is_stopped(site: Site) -> None:
     go = site.folder / "go"
@@ -207,6 +226,12 @@ def test_an_orphan_here_is_stopped(site: Site) -> None:
     assert site.status(2) == "done"
 
 
+@pytest.mark.fault(
+    group="kill",
+    broken="kill -9 of main process and step while strax makes data; then of strax alone",
+    left="private scratch; strax itself ends with its step",
+    next="makes the same data and metadata as in peace",
+)
 @pytest.mark.slow
 def test_kill_while_strax_runs(site: Site) -> None:
     site.configure(products={"raw_records": {"from": "live"}})

@@ -84,6 +84,12 @@ def outcomes(site: Site, number: int, step: str) -> list[str | None]:
     return [a.outcome for a in site.attempts(f"{number:06d}") if a.step == step]
 
 
+@pytest.mark.fault(
+    group="disks",
+    broken="the DAQ's folder is configured, or mounted, as this site's own live folder",
+    left="everything: a copy is no proof of itself",
+    next="is refused, or fails the release, until the configuration is right",
+)
 @pytest.mark.slow
 def test_the_daqs_folder_is_not_our_own(make_site: MakeSite) -> None:
     # strax tells that every record came out again, which a live copy must be backed by
@@ -170,6 +176,12 @@ def test_a_flipped_bit_goes_nowhere(make_site: MakeSite) -> None:
     assert site.dry_run().jobs == []
 
 
+@pytest.mark.fault(
+    group="disks",
+    broken="the DAQ is away, or has lost a run, as its staging copy is to be dropped",
+    left="the staging copy",
+    next="drops it as soon as another copy of the live data was read again",
+)
 @pytest.mark.slow
 def test_staging_stays_until_a_copy_of_the_live_data_is_read_back(make_site: MakeSite) -> None:
     site = make_site()

@@ -155,6 +155,12 @@ def test_previews_then_brings_whole_runs_in_as_one_job_each_without_the_database
         assert f"run_{run}" in job["StdOut"]
 
 
+@pytest.mark.fault(
+    group="kill",
+    broken="batch jobs that are cancelled, run out of time or of memory",
+    left="attempts with Slurm's own word for it",
+    next="needs none: each is tried again, with more of what it lacked",
+)
 def test_killed_timed_out_and_over_memory_jobs_are_retried_with_more_and_reported(cluster: Cluster) -> None:
     site = cluster.site
     script, flags = site.folder / "faulty.py", site.folder / "flags"
@@ -225,6 +231,12 @@ def test_a_run_whose_node_dies_is_made_on_the_other_node(cluster: Cluster) -> No
     assert tries[0].reason == f"killed: NODE_FAIL (node {job['NodeList']})"
 
 
+@pytest.mark.fault(
+    group="kill",
+    broken="kill -9 of snakemake's main process while its batch jobs are at work",
+    left="the batch jobs, told apart by their names",
+    next="cancels them, takes the runs over at once and finishes them",
+)
 def test_takes_over_at_once_from_a_killed_main_process(cluster: Cluster) -> None:
     site = cluster.site
     script, flags = site.folder / "faulty.py", site.folder / "flags"

@@ -56,6 +56,12 @@ def check_once(site: Site, number: int, token: int) -> None:
     assert len(list((site.folder / "store").glob(f"{run}-*"))) == 1
 
 
+@pytest.mark.fault(
+    group="two",
+    broken="all of an invocation is stopped for longer than its lease, and goes on when another one has done its work",
+    left="the other one's receipts, data and entries, untouched",
+    next="has nothing to do",
+)
 @pytest.mark.slow
 def test_a_stalled_owner_that_goes_on_later_does_no_harm(site: Site) -> None:
     """All of an invocation is stopped for longer than its lease, and goes on when another one has done its work."""
@@ -96,6 +102,12 @@ def test_a_stalled_owner_that_goes_on_later_does_no_harm(site: Site) -> None:
     assert (True, "ok") not in makes
 
 
+@pytest.mark.fault(
+    group="two",
+    broken="a dead invocation's jobs live on beside those of a live one",
+    left="the live one's jobs; the dead one's are stopped",
+    next="takes over what the dead one had, and leaves the live one's alone",
+)
 @pytest.mark.slow
 def test_a_dead_owners_jobs_are_stopped_a_live_ones_are_not(site: Site) -> None:
     site.configure(products=waiting(site), claim={"lease_s": 600, "max_runs": 1})
@@ -135,6 +147,12 @@ STEPS = (
 )
 
 
+@pytest.mark.fault(
+    group="two",
+    broken="two copies of each job, from transfer to release, are started in the same second",
+    left="one product, one entry, one receipt of each; the later copy adopts or yields",
+    next="has nothing to do",
+)
 @pytest.mark.slow
 def test_two_copies_of_each_job_in_the_same_second(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.configure(products={"raw": QUICK_PRODUCTS["raw"]}, claim={"lease_s": 600})

@@ -202,6 +202,12 @@ pull(Place(source, "127.0.0.1"), Path(target), ssh_options=options, rsync_args=[
 """
 
 
+@pytest.mark.fault(
+    group="kill",
+    broken="kill -9 of the process that drives rsync",
+    left="the files that had arrived; no rsync, no ssh",
+    next="links what had arrived, after reading it on both sides",
+)
 def test_kill_minus_nine_leaves_no_rsync_and_its_files_serve_the_next(sshd: Sshd, tmp_path: Path) -> None:
     source = fill(tmp_path / "src", {f"f{i}": 1_000_000 for i in range(12)})
     first = tmp_path / fsio.incoming_name("x")
@@ -334,6 +340,12 @@ open_store(store, **kw).put(Path(source), "p", hash_tree(Path(source)))
 """
 
 
+@pytest.mark.fault(
+    group="kill",
+    broken="kill -9 of a move into the store ({store})",
+    left="a hidden folder of a dead owner in the store",
+    next="uses the files of it that read back well, stores the product once, removes the rest",
+)
 def test_an_interrupted_put_is_picked_up(store: Store, sshd: Sshd, tmp_path: Path) -> None:
     source = fill(tmp_path / "src", {f"f{i}": 1_000_000 for i in range(12)})
     there = ["-"] if isinstance(store, LocalStore) else [sshd.host, *sshd.ssh_options]

@@ -219,6 +219,12 @@ def test_a_preview_changes_nothing(site: Site) -> None:
     assert site.client[site.database][f"straxflow_{COLLECTION}"].count_documents({}) == 0
 
 
+@pytest.mark.fault(
+    group="kill",
+    broken="kill -9 of the watcher, then of the invocation that it had started",
+    left="the invocation, which goes on; its run, whose claim belongs to a dead owner",
+    next="the next watcher looks after what lives, stops what is left of the dead, and starts anew",
+)
 def test_killed_watcher_and_killed_invocation(site: Site) -> None:
     go = site.folder / "go"
     site.configure(products=waiting(go))
@@ -245,6 +251,12 @@ def test_killed_watcher_and_killed_invocation(site: Site) -> None:
     assert not {"failures", "waits"} & set(site.doc(1)["straxflow"]["online"])
 
 
+@pytest.mark.fault(
+    group="two",
+    broken="two watchers; the one that acts is silent for longer than its lease, and wakes up",
+    left="one that acts at any time",
+    next="as ever: the other one waits to take over",
+)
 def test_one_watcher_acts_the_other_waits_and_takes_over(quick: Site) -> None:
     site = quick
     site.configure(watch={"lease_s": 4})

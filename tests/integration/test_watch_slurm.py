@@ -31,6 +31,12 @@ def cluster(tmp_path: Path, rundb_server: RunDbServer, sshd: Sshd, slurm: Slurm)
     site.close()
 
 
+@pytest.mark.fault(
+    group="kill",
+    broken="slurmctld is away for so long that snakemake forgets its jobs",
+    left="an invocation that waits for ever; finished jobs nobody asks for",
+    next="the watcher ends it, adopts what its jobs made, and finishes",
+)
 def test_slurmctld_away_for_so_long_that_the_jobs_are_forgotten(cluster: Cluster) -> None:
     site, go = cluster.site, cluster.site.folder / "go"
     small = {"mem_mb": 500, "runtime_min": 5}
