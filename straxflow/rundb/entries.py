@@ -46,7 +46,8 @@ class Entries:
             document = self.db.runs.find_one(self._guard, {self._field: 1})
             if document is None:
                 raise ClaimLost(f"run {self.run}: taken over by another invocation; nothing was registered")
-            there = {_key(e): e for e in entries_in(document, self._field)}
+            # what others wrote may be anything
+            there = {_key(e): e for e in entries_in(document, self._field) if all(isinstance(k, str) for k in _key(e))}
             missing = [e for e in entries if _key(e) not in there]
             if not missing:
                 return [there[_key(e)] for e in entries]

@@ -18,6 +18,8 @@ from straxflow.rundb.template import read_backwards
 ONLINE = "online"
 HIGHEST = 2**63 - 1
 """The largest number that a run document can hold."""
+LONGEST = 200
+"""Characters of a wrong value that a message repeats."""
 PARTIAL = "partial"
 """Under `straxflow`, beside the campaigns: a fact of the run, the same for all of them."""
 IDENTITY = ("number", "name", "experiment", "mode")
@@ -116,7 +118,7 @@ def parse(document: Document, config: Config, campaign: str) -> Run:
     """
     number = document.get("number")
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise Malformed(f"run document {document.get('_id')}: number: expected an integer, found {number!r}")
+        raise Malformed(f"run document {document.get('_id')}: number: expected an integer, found {_shown(number)}")
     label = f"run document of run {number}"
     partial = _partial(document, label)
     start, end = (_time({**document, **partial}, key, label) for key in ("start", "end"))
@@ -125,13 +127,13 @@ def parse(document: Document, config: Config, campaign: str) -> Run:
     mode = document.get("mode")
     # it becomes a word of command lines
     if not isinstance(mode, str) or not mode or mode.startswith("-") or not mode.isprintable():
-        raise Malformed(f"{label}: mode: expected a name, found {mode!r}")
+        raise Malformed(f"{label}: mode: expected a name, found {_shown(mode)}")
     daq_config = document.get("daq_config") or {}
     if not isinstance(daq_config, Mapping):
         raise Malformed(f"{label}: daq_config: expected keys and values, found {type(daq_config).__name__}")
     ours = document.get("straxflow", {})
     if not isinstance(ours, Mapping) or not isinstance(ours.get(campaign, {}), Mapping):
-        raise Malformed(f"{label}: straxflow: expected keys and values by campaign, found {ours!r}")
+        raise Malformed(f"{label}: straxflow: expected keys and values by campaign, found {_shown(ours)}")
     run_id = make_run_id(document, config, label)
     rate = document.get("rate")
     source = document.get("source")
@@ -168,7 +170,7 @@ def make_run_id(document: Mapping[str, Any], config: Config, label: str) -> str:
     except (ValueError, TypeError) as error:
         raise Malformed(f"{label}: run_id template {config.run_id!r} does not fit: {error}") from None
     if not re.fullmatch(r"[A-Za-z0-9_]+", run_id):
-        raise Malformed(f"{label}: gives the run id {run_id!r}: expected letters, digits and _ only")
+        raise Malformed(f"{label}: gives the run id {_shown(run_id)}: expected letters, digits and _ only")
     return run_id
 
 
@@ -182,7 +184,7 @@ def experiment_of(document: Mapping[str, Any], config: Config, label: str) -> st
         return config.experiment
     name = document.get("experiment")
     if not isinstance(name, str) or not name:
-        raise Malformed(f"{label}: experiment: expected a name, as there are several, found {name!r}")
+        raise Malformed(f"{label}: experiment: expected a name, as there are several, found {_shown(name)}")
     return name
 
 
@@ -245,14 +247,22 @@ def _partial(document: Mapping[str, Any], label: str) -> dict[str, Any]:
         words = {"by": str(told["by"]), "reason": str(told["reason"])}
         return {"end": told["end"], "partial": Partial(chunks=int(told["chunks"]), **words)}
     except (KeyError, TypeError, ValueError):
-        raise Malformed(f"{label}: straxflow.{PARTIAL}: expected chunks, end, by and reason, found {told!r}") from None
+        raise Malformed(
+            f"{label}: straxflow.{PARTIAL}: expected chunks, end, by and reason, found {_shown(told)}"
+        ) from None
 
 
 def _time(document: Mapping[str, Any], key: str, label: str) -> datetime:
     value = document.get(key)
     if not isinstance(value, datetime):
-        raise Malformed(f"{label}: {key}: expected a date, found {value!r}")
+        raise Malformed(f"{label}: {key}: expected a date, found {_shown(value)}")
     return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _shown(value: object) -> str:
+    """The value of a field in a message, which is to fit a screen."""
+    said = repr(value)
+    return said if len(said) <= LONGEST else f"{said[:LONGEST]}..."
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
