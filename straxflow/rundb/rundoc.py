@@ -165,6 +165,8 @@ def make_run_id(document: Mapping[str, Any], config: Config, label: str) -> str:
         "experiment": experiment_of(document, config, label),
         "mode": document.get("mode"),
     }
+    if "{name" in config.run_id and not isinstance(fields["name"], str):
+        raise Malformed(f"{label}: name: expected a text, as the run id has it, found {_shown(fields['name'])}")
     try:
         run_id = config.run_id.format(**fields)
     except (ValueError, TypeError) as error:

@@ -6,7 +6,7 @@ import resource
 from pathlib import Path
 
 from straxflow.config.words import fill_command
-from straxflow.errors import StepFailed
+from straxflow.errors import StepFailed, as_text
 from straxflow.fsio import walk_files
 from straxflow.receipts import Target
 from straxflow.settings import settings_digest
@@ -50,6 +50,8 @@ def _made(
     files = walk_files(folder)
     if not files:
         raise StepFailed(f"run {job.run}: the command of {job.product} left no file in {{output}}")
+    if odd := [path for path, _ in files if as_text(path) != path]:
+        raise StepFailed(f"run {job.run}: the command of {job.product} left a file whose name is no UTF-8, {odd[0]!r}")
     if empty := [path for path, size in files if not size]:
         raise StepFailed(f"run {job.run}: the command of {job.product} left an empty file, {empty[0]!r}")
     target = Target(

@@ -50,6 +50,8 @@ def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], t
         StepFailed: if it ran longer than `timeout_s`; it and its children are stopped then.
     """
     log.info("running %s", " ".join(argv))
+    # it sees files only; what it prints of its environment is kept in logs
+    inherited = {name: value for name, value in os.environ.items() if name != job.config.rundb.password_env}
     killed_before = oom_kills()
     with job.log_file.open("ab") as output:
         began = output.tell()
@@ -60,7 +62,7 @@ def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], t
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env={**os.environ, **environment},
+                env={**inherited, **environment},
                 start_new_session=True,
                 preexec_fn=die_with_parent(signal.SIGKILL),
             )
