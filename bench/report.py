@@ -17,6 +17,8 @@ from rich.table import Table as RichTable
 
 from bench.result import Judged, Result, Table
 
+FINDINGS = Path(__file__).with_name("findings.md")
+"""What figures cannot tell: why they are as they are."""
 PACKAGES = ("snakemake", "strax", "numpy", "numba", "pymongo", "pydantic", "xxhash")
 
 
@@ -64,6 +66,7 @@ def markdown(results: Sequence[Result], arguments: Sequence[str], seconds: float
         for table in result.tables:
             parts += [f"{table.title}:", _markdown(table)]
         parts += result.notes
+    parts.append(FINDINGS.read_text(encoding="utf-8").rstrip())
     return "\n\n".join(parts) + "\n"
 
 
