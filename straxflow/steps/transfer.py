@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import time
 from pathlib import Path
@@ -47,6 +48,11 @@ def transfer(job: Job) -> Transferred:
         job.fence.check()
         grant(config, incoming)
         outcome = publish(incoming, final, lambda there, _: hash_tree(there).rows == manifest.rows)
+    except OSError as error:
+        if error.errno == errno.EIO:
+            # what a disk failed to take may still look whole in memory: it serves nobody
+            remove_tree(incoming)
+        raise
     finally:
         if incoming.exists():
             # what arrived serves the next attempt, once this process is gone: it only links what it has read

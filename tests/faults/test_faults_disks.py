@@ -218,6 +218,7 @@ EIO, EDQUOT, EMFILE = errno.EIO, errno.EDQUOT, errno.EMFILE
         pytest.param(f"read:{EIO}:/site0/daq/000001/0", "Input/output error", id="EIO at a read of the DAQ's disk"),
         pytest.param(f"read:{EIO}:/site0/live/000001/0", "Input/output error", id="EIO at a read of the live copy"),
         pytest.param(f"read:{EIO}:/site0/staging/000001-raw", "Input/output error", id="EIO at a read of staging"),
+        pytest.param(f"fsync:{EIO}:/site0/live/.incoming", "Input/output error", id="EIO at an fsync of live data"),
         pytest.param(f"fsync:{EIO}:/site0/store/.incoming", "Input/output error", id="EIO at an fsync of the store"),
         pytest.param(
             "read:end:/site0/store/.incoming", "read back differently", id="a file reads back short in the store"
@@ -233,6 +234,8 @@ def test_a_broken_disk(site: Site, shim: Path, fault: str, word: str) -> None:
     assert site.status(1) == "failed"
     assert word in site.reason(1)
     assert not list((site.folder / "store").glob("0*"))
+    if fault.startswith("fsync"):
+        assert site.scratch() == [], "what could not be flushed must not serve the next attempt"
     again = site.snakemake()
     assert again.code == 0, again.output
     nothing_is_lost(site, done=[1])
