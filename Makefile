@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: help setup setup-test demo demo-stop test reliability soak lint format bench bench-quick clean distclean
+.PHONY: help setup setup-test demo demo-stop test reliability soak audit lint format bench bench-quick clean distclean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,9 @@ reliability: setup-test  ## everything that is broken on purpose, alone; writes 
 
 soak: setup-test  ## ten minutes of runs while everything is killed at random (SOAK_S=seconds SOAK_SEED=number)
 	@SOAK_S=$${SOAK_S:-600} python -m pytest -q -s tests/soak
+
+audit: setup  ## known vulnerabilities in the locked dependencies; ends with 2 if their source is out of reach
+	@python tools/audit.py
 
 lint: setup  ## ruff, mypy, snakefmt and snakemake --lint
 	@ruff check --quiet .

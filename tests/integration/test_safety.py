@@ -148,6 +148,12 @@ def test_a_new_product_that_fails_and_a_forced_target_that_fails(make_site: Make
     assert "failures" not in part(site, 2)
 
 
+@pytest.mark.fault(
+    group="damage",
+    broken="a bit flipped in the live copy here, or in a product in staging",
+    left="the other runs done; of these nothing stored or registered",
+    next="nothing; once a person sets them to pending, what is damaged is brought or made again",
+)
 @pytest.mark.slow
 def test_a_flipped_bit_goes_nowhere(make_site: MakeSite) -> None:
     site = make_site(products=QUICK_PRODUCTS)
@@ -230,6 +236,12 @@ def test_staging_stays_until_a_copy_of_the_live_data_is_read_back(make_site: Mak
     assert not list((site.folder / "staging").glob("0*"))
 
 
+@pytest.mark.fault(
+    group="damage",
+    broken="files missing or changed in the store, long after the staging copy was dropped",
+    left="the broken copy, set aside",
+    next="makes the product again from its source, once the run is set to pending",
+)
 @pytest.mark.slow
 def test_what_broke_in_the_store_is_made_and_stored_again(make_site: MakeSite) -> None:
     line = "sh -c 'cat {source}/{run}/*/* > {output}/data && echo whole > {output}/x-metadata.json'"
@@ -257,6 +269,12 @@ def test_what_broke_in_the_store_is_made_and_stored_again(make_site: MakeSite) -
         assert own_entries(site, number) == ["live", "raw"]
 
 
+@pytest.mark.fault(
+    group="rundb",
+    broken="two documents with one number, a run without a single file, a run below the lowest number",
+    left="these documents to the letter; the message says what to correct",
+    next="the same, until they are corrected",
+)
 @pytest.mark.slow
 def test_runs_that_cannot_be_claimed_or_brought(make_site: MakeSite) -> None:
     site = make_site(transfer={"check": False}, runs={"max_run_number": 5}, failures={"backoff_s": 600})
@@ -294,6 +312,12 @@ def test_runs_that_cannot_be_claimed_or_brought(make_site: MakeSite) -> None:
     assert list(site.runs.find({"number": {"$ne": 1}}).sort("_id", 1)) == untouched
 
 
+@pytest.mark.fault(
+    group="damage",
+    broken="receipts cut short or of a later version, a program that leaves an empty file",
+    left="the other runs done; these failed with the file named",
+    next="the same, until the receipt is removed",
+)
 @pytest.mark.slow
 def test_bad_receipts_and_empty_files_fail_their_run_alone(make_site: MakeSite) -> None:
     empty = command("sh -c 'echo x > {output}/full; touch {output}/hollow'", modes={"include": ["led"]})
@@ -343,6 +367,12 @@ def test_a_published_product_without_receipt_is_adopted_and_the_archive_stays(ma
     assert site.scratch() == []
 
 
+@pytest.mark.fault(
+    group="rundb",
+    broken="a state written by a person while the run is worked on",
+    left="the person's word",
+    next="does what it says",
+)
 @pytest.mark.slow
 def test_a_persons_word_written_meanwhile_stays(make_site: MakeSite) -> None:
     site = make_site()

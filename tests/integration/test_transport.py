@@ -77,6 +77,12 @@ def test_pull_logs_in_once_and_leaves_no_connection(sshd: Sshd, tmp_path: Path) 
     assert not children(sshd._process.pid)
 
 
+@pytest.mark.fault(
+    group="security",
+    broken="names at the DAQ with line breaks, quotes, dashes, patterns, bytes that are no UTF-8",
+    left="each file under its own name, verified",
+    next="nothing to do",
+)
 def test_pull_gives_the_manifest_of_any_names(sshd: Sshd, tmp_path: Path) -> None:
     source = fill(tmp_path / "src it's")
     for name in ODD:

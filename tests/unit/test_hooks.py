@@ -38,6 +38,12 @@ def note(tmp_path: Path, text: str) -> str:
     return f"{sys.executable} {script}"
 
 
+@pytest.mark.fault(
+    group="security",
+    broken="reasons and names that a shell would obey, told to a hook",
+    left="one word each, as it is",
+    next="nothing to do",
+)
 def test_words_and_json_reach_the_program_and_no_shell_sees_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
