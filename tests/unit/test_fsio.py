@@ -116,3 +116,27 @@ def test_marker(tmp_path: Path) -> None:
     (tmp_path / fsio.MARKER).write_bytes(b"\xff[")
     with pytest.raises(StepFailed, match="not readable"):
         fsio.check_marker(tmp_path, "store", "nikhef")
+
+
+def test_errors_of_reads_and_writes_name_their_file(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    with (
+        pytest.raises(OSError, match="No space left on device: '/dev/full'"),
+        fsio.naming(full),
+        full.open("wb") as out,
+    ):
+        out.write(b"x")
+    with pytest.raises(FileNotFoundError, match="there"), fsio.naming(tmp_path):
+        (tmp_path / "there").read_bytes()
+
+
+def test_files_of_the_future_are_brought_back(tmp_path: Path) -> None:
+    for name, hours in (("old.json", -1), ("new.json", 1), ("log.txt", 1)):
+        (tmp_path / name).touch()
+        moment = (tmp_path / name).stat().st_mtime + 3600 * hours
+        os.utime(tmp_path / name, (moment, moment))
+    (tmp_path / "claim.json").touch()
+    now = (tmp_path / "claim.json").stat().st_mtime
+    assert fsio.bring_back(tmp_path, tmp_path / "claim.json") == [tmp_path / "new.json"]
+    assert (tmp_path / "new.json").stat().st_mtime == now
+    assert (tmp_path / "old.json").stat().st_mtime < now < (tmp_path / "log.txt").stat().st_mtime
