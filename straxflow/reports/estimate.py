@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from straxflow.config import LIVE, Config
 from straxflow.errors import StraxflowError
@@ -102,13 +101,14 @@ def estimate(
     found = Estimate()
     by_mode: dict[str, dict[tuple[str, str], Rate]] = {}
     speeds: dict[str, float | None] = {}
+    begun = frozenset(state.all_runs())
     for row in rows:
         left = row.state == "taking" or (row.state == "held" and not named)
         if left or not row.run or row.problem or not config.selects_mode(row.mode):
             found.outside += 1
             continue
         found.runs += 1
-        missing = list(_missing(config, state, row))
+        missing = list(_missing(config, state, row, row.run in begun))
         if not missing:
             found.complete += 1
             continue
@@ -116,7 +116,7 @@ def estimate(
         if row.mode not in by_mode:
             by_mode[row.mode] = rates(costs, row.mode)
             speeds[row.mode] = bytes_per_second(costs, row.mode)
-        size, speed = _known_bytes(state, row), speeds[row.mode]
+        size, speed = _known_bytes(state, row) if row.run in begun else row.bytes, speeds[row.mode]
         if size is None and speed is not None and row.seconds:
             size = int(speed * row.seconds)
             found.guessed += 1
@@ -152,10 +152,10 @@ def _known_bytes(state: State, row: RunRow) -> int | None:
     return received.bytes if received else row.bytes
 
 
-def _missing(config: Config, state: State, row: RunRow) -> Iterator[tuple[str, str]]:
-    """Product and step of each receipt that is not there."""
+def _missing(config: Config, state: State, row: RunRow, begun: bool) -> Iterator[tuple[str, str]]:
+    """Product and step of each receipt that is not there: none is, unless the run was begun."""
     for receipt in receipts_of(config, row.run, row.mode):
-        if not (state.folder / receipt).is_file():
-            path = PurePosixPath(receipt)
-            step = STEP_OF[path.name]
-            yield (LIVE if step == "release" else path.parent.name), step
+        if not (begun and (state.folder / receipt).is_file()):
+            *_, product, name = receipt.split("/")
+            step = STEP_OF[name]
+            yield (LIVE if step == "release" else product), step

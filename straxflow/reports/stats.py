@@ -154,28 +154,33 @@ def _of_site(config: Config, campaign: str) -> Document:
 
 def _volumes(matched: Document, key: Any, entry: str, which: Document, largest: bool) -> list[Document]:
     """MB and runs by key: of each run the largest of these entries, or their sum."""
-    size = f"{entry}.size_mb"
-    chosen = {f"{entry}.{name}": value for name, value in which.items()}
     return [
-        {"$match": matched},
-        {"$unwind": f"${entry}"},
-        {"$match": {**chosen, **_number(size)}},
-        {"$group": {"_id": {"run": "$_id", "key": key}, "mb": {"$max" if largest else "$sum": f"${size}"}}},
+        *_entries(matched, entry, which, {"key": key}),
+        {"$match": _number("entry.size_mb")},
+        {"$group": {"_id": {"run": "$_id", "key": "$key"}, "mb": {"$max" if largest else "$sum": "$entry.size_mb"}}},
         {"$group": {"_id": "$_id.key", "mb": {"$sum": "$mb"}, "runs": {"$sum": 1}}},
+    ]
+
+
+def _entries(matched: Document, entry: str, which: Document, more: Document) -> list[Document]:
+    """These data entries, one by one as `entry`, with more of their documents."""
+    return [
+        {"$match": {"$and": [matched, {entry: {"$elemMatch": which}}]}},
+        # a run has dozens of entries: all else that its document holds would be copied for each of them
+        {"$project": {"entry": f"${entry}", **more}},
+        {"$unwind": "$entry"},
+        {"$match": {f"entry.{name}": value for name, value in which.items()}},
     ]
 
 
 def _latency(db: RunDb, ended: Document, entry: str, which: Document) -> Latency | None:
     """Added up in bins by the logarithm, so that no list of runs is needed for a median."""
-    time = f"{entry}.time"
-    chosen = {f"{entry}.{name}": value for name, value in which.items()}
     rows = _run(
         db,
         [
-            {"$match": ended},
-            {"$unwind": f"${entry}"},
-            {"$match": {**chosen, **_date(time)}},
-            {"$group": {"_id": "$_id", "last": {"$max": f"${time}"}, "end": {"$max": "$end"}}},
+            *_entries(ended, entry, which, {"end": 1}),
+            {"$match": _date("entry.time")},
+            {"$group": {"_id": "$_id", "last": {"$max": "$entry.time"}, "end": {"$max": "$end"}}},
             {"$project": {"ms": {"$subtract": ["$last", "$end"]}}},
             {"$match": {"ms": {"$gte": 1}}},
             {"$group": {"_id": {"$floor": {"$multiply": [{"$ln": "$ms"}, BINS]}}, "runs": {"$sum": 1}}},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -21,7 +21,7 @@ from straxflow.rundb import gate
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.pending import malformed_numbers
 from straxflow.rundb.rundoc import query_for
-from straxflow.rundb.whynot import why_not
+from straxflow.rundb.whynot import why_none
 from straxflow.runlist import RunList
 
 Kind = Literal[
@@ -44,7 +44,7 @@ MOST = 2000
 MOST_AT_DAQ = 50
 """Runs that are looked for on the DAQ's disk: each takes an ssh connection."""
 MOST_EXPLAINED = 100
-"""Runs whose reasons are looked for one by one: each takes two queries."""
+"""Runs whose reasons are looked for, all in one query."""
 LONGEST = timedelta(hours=24)
 """A run that is being taken for longer has lost its DAQ."""
 
@@ -77,7 +77,8 @@ class Search:
     """Why the DAQ's disk could not be looked at."""
     _copies: Copies = field(init=False)
     _asked: int = field(default=0, init=False)
-    _explained: int = field(default=0, init=False)
+    _why: dict[str, list[str]] = field(default_factory=dict, init=False)
+    """What forbids to claim a run, as far as it was asked."""
 
     @cached_property
     def _gate(self) -> gate.Gate:
@@ -101,7 +102,10 @@ class Search:
             ("new", self._pending),
             ("held", self._held),
         ):
-            rows = islice(from_database(self.db, self.config, self.campaign, Choice(state, runs=self.runs)), MOST)
+            found = from_database(self.db, self.config, self.campaign, Choice(state, runs=self.runs))
+            rows = list(islice(found, MOST))
+            if look == self._pending:
+                self._explain(row.run for row in rows if row.run and not row.problem and self._idle(row, moment))
             for row in rows:
                 if row.problem and state != "taking":
                     yield self._told(row, "malformed", row.end, row.problem, "correct the document")
@@ -126,21 +130,24 @@ class Search:
             remedy = "nothing: the next invocation takes it over; is a watcher running (straxflow health)?"
             yield self._told(row, "dead owner", row.claimant.renewed, row.reason or "", remedy)
             return
-        since = max((time for time in (row.end, row.since) if time), default=None)
-        if since is None or moment - since < self.idle:
+        since = self._idle(row, moment)
+        if since is None:
             return
-        why = self._at_daq(row) or ""
-        if why:
+        if why := self._at_daq(row):
             yield self._told(row, "no THE_END", since, why, f"straxflow close {row.run} --partial --reason ...")
             return
-        self._explained += 1
-        if self._explained > MOST_EXPLAINED:
-            why = "not looked at: there are too many of them"
-        elif row.run:
-            why = "; ".join(why_not(self.db, self.config, self.campaign, row.run, self._gate))
-        yield self._told(
-            row, "not claimed", since, why or "nothing forbids it", "is a watcher running (straxflow health)?"
-        )
+        reasons = self._why.get(row.run, ["not looked at: there are too many of them"])
+        why = "; ".join(reasons) or "nothing forbids it"
+        yield self._told(row, "not claimed", since, why, "is a watcher running (straxflow health)?")
+
+    def _idle(self, row: RunRow, moment: datetime) -> datetime | None:
+        """Since when a run that nobody has claimed waits, if that is too long."""
+        since = max((time for time in (row.end, row.since) if time), default=None)
+        return since if since and moment - since >= self.idle and not row.claimant else None
+
+    def _explain(self, runs: Iterable[str]) -> None:
+        some = list(islice(runs, MOST_EXPLAINED - len(self._why)))
+        self._why |= why_none(self.db, self.config, self.campaign, some, self._gate) if some else {}
 
     def _working(self, row: RunRow, moment: datetime) -> Iterator[Stuck]:
         claimed = row.claimant.claimed if row.claimant else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from straxflow.config import LIVE, Config
@@ -22,16 +22,37 @@ def why_not(db: RunDb, config: Config, campaign: str, run_id: str, gate: Gate | 
 
     What holds up all runs (`gate`, looked at unless given) comes last. Two small queries, and those of the gate.
     """
-    try:
-        documents = list(db.runs.find(query_for(run_id, config), {"deleted_data": 0}).limit(2))
-    except Malformed as error:
-        return [str(error)]
-    if not documents:
-        return [f"there is no run document of it in {db.runs.full_name}"]
-    if len(documents) > 1:
-        return ["two run documents have its number; remove the wrong one"]
+    return why_none(db, config, campaign, [run_id], gate)[run_id]
+
+
+def why_none(
+    db: RunDb, config: Config, campaign: str, run_ids: Sequence[str], gate: Gate | None = None
+) -> dict[str, list[str]]:
+    """The same of several runs, with as many queries: some hundred at most, or the query grows too long."""
+    found: dict[str, list[str]] = {}
+    queries: dict[str, Document] = {}
+    for run_id in run_ids:
+        try:
+            queries[run_id] = query_for(run_id, config)
+        except Malformed as error:
+            found[run_id] = [str(error)]
+    if not queries:
+        return found
+    documents: dict[str, list[Document]] = {run_id: [] for run_id in queries}
+    for document in db.runs.find({"$or": list(queries.values())}, {"deleted_data": 0}):
+        for run_id, query in queries.items():
+            if all(document.get(name) == value for name, value in query.items()):
+                documents[run_id].append(document)
     gate = gate or look(db, config, campaign)
-    return [*reasons(documents[0], Selection(config, campaign, db.now(), gate)), *gate.shut]
+    selection = Selection(config, campaign, db.now(), gate)
+    for run_id, same in documents.items():
+        if len(same) == 1:
+            found[run_id] = [*reasons(same[0], selection), *gate.shut]
+        elif same:
+            found[run_id] = ["two run documents have its number; remove the wrong one"]
+        else:
+            found[run_id] = [f"there is no run document of it in {db.runs.full_name}"]
+    return found
 
 
 def reasons(document: Document, selection: Selection) -> list[str]:
