@@ -12,18 +12,19 @@ from typing import Any, cast
 
 import pytest
 
-from straxflow.errors import Misconfigured, StepFailed
+from straxflow.errors import Misconfigured, Retryable, StepFailed
 from straxflow.steps.job import Job
-from straxflow.steps.program import Exit, run_program
+from straxflow.steps.program import Exit, failure, run_program
 
 CGROUPS = Path("/sys/fs/cgroup")
+CONFIG = SimpleNamespace(rundb=SimpleNamespace(password_env="STRAXFLOW_RUNDB_PASSWORD"))
 
 
 def run(tmp_path: Path, text: str, timeout_s: float = 60) -> Exit:
     (tmp_path / "program.py").write_text(f"import os, signal, sys, time\n{text}")
     log = tmp_path / "log"
     log.write_text("error: of an earlier attempt\n")
-    job = cast(Job, SimpleNamespace(run="000001", product="raw", log_file=log))
+    job = cast(Job, SimpleNamespace(run="000001", product="raw", log_file=log, config=CONFIG))
     return run_program(job, [sys.executable, str(tmp_path / "program.py")], {}, timeout_s, tmp_path)
 
 
@@ -51,7 +52,7 @@ def test_a_time_out(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
-    job: Any = SimpleNamespace(run="000001", product="raw", log_file=tmp_path / "log")
+    job: Any = SimpleNamespace(run="000001", product="raw", log_file=tmp_path / "log", config=CONFIG)
     with pytest.raises(Misconfigured, match=r"cannot run '/no/such': No such file or directory; check the config"):
         run_program(job, ["/no/such"], {}, 10, tmp_path)
 
@@ -81,7 +82,8 @@ from straxflow.memory import oom_kills
 from straxflow.steps.program import run_program
 hog = "x = bytearray(600_000_000); x[::4096] = b'x' * len(x[::4096])"
 before = oom_kills()
-ended = run_program(SimpleNamespace(log_file=Path("log")), [sys.executable, "-c", hog], {}, 60, Path("."))
+config = SimpleNamespace(rundb=SimpleNamespace(password_env="STRAXFLOW_RUNDB_PASSWORD"))
+ended = run_program(SimpleNamespace(log_file=Path("log"), config=config), [sys.executable, "-c", hog], {}, 60, Path("."))
 print(before, oom_kills(), ended.code, ended.cause, ended, sep="; ")
 """
 
@@ -92,3 +94,12 @@ def test_out_of_memory(tmp_path: Path, little_memory: Path) -> None:
     done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "0; 1; -9; out of memory; killed by signal 9 (SIGKILL), out of memory"
+
+
+def test_a_full_disk_is_not_the_runs_fault(tmp_path: Path) -> None:
+    full = run(tmp_path, "open('/dev/full', 'w').write('x' * 100_000)")
+    told = failure(f"run 000001: the command of raw failed: {full}", full.cause)
+    assert isinstance(told, Retryable)
+    assert str(told).endswith("No space left on device: free some space")
+    other = run(tmp_path, "sys.exit('No such luck')")
+    assert isinstance(failure(str(other), other.cause), StepFailed)
