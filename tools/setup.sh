@@ -2,7 +2,7 @@
 # Sets up what straxflow needs, inside this folder: tools/setup.sh [demo|test|amstrax]
 #   demo (default)  .venv from uv.lock, the run database's jars, rsync and ssh
 #   amstrax         .venv-amstrax from tools/amstrax/uv.lock, for the tests with the real amstrax
-#   test            both, and Slurm, munge, xxhsum, a browser and the shells that complete
+#   test            both, and Slurm, munge, xxhsum, a C compiler, a browser and the shells that complete
 # Nothing to do takes a moment; killed at any point, it is simply run again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -91,7 +91,7 @@ case $what in
     demo) demo ;;
     amstrax) amstrax ;;
     test)
-        need zsh:zsh fish:fish slurmctld:slurm-wlm munged:munge xxhsum:xxhash chromium:chromium chromedriver:chromium-driver
+        need cc:build-essential zsh:zsh fish:fish slurmctld:slurm-wlm munged:munge xxhsum:xxhash chromium:chromium chromedriver:chromium-driver
         demo
         amstrax
         ;;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -30,7 +31,10 @@ def disk(site: Site, place: str, size: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def tmpfs(folder: Path, size: str = "1m") -> Iterator[None]:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
+    if done.returncode and "CI" not in os.environ:
+        pytest.skip("may not mount here")
+    assert done.returncode == 0, done.stderr
     try:
         yield
     finally:

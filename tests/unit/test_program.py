@@ -83,7 +83,8 @@ from straxflow.steps.program import run_program
 hog = "x = bytearray(600_000_000); x[::4096] = b'x' * len(x[::4096])"
 before = oom_kills()
 config = SimpleNamespace(rundb=SimpleNamespace(password_env="STRAXFLOW_RUNDB_PASSWORD"))
-ended = run_program(SimpleNamespace(log_file=Path("log"), config=config), [sys.executable, "-c", hog], {}, 60, Path("."))
+job = SimpleNamespace(log_file=Path("log"), config=config)
+ended = run_program(job, [sys.executable, "-c", hog], {}, 60, Path("."))
 print(before, oom_kills(), ended.code, ended.cause, ended, sep="; ")
 """
 
