@@ -1,0 +1,84 @@
+"""More of everything than a detector makes: files in a run, bytes in a file, receipts in a state folder."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from straxflow.lab.daq import RunPlan
+from tests.faults.checks import nothing_is_lost
+from tests.faults.conftest import MakeSite
+from tests.site import ROOT
+
+MANY_FILES = 20_000
+GIB = 1 << 30
+MOST_MB = 400
+"""Memory that no process of a step may take, however large its data are: a job has 1000 MB by default."""
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    group="scale",
+    broken="a run of 20,000 files",
+    left="the run brought in, checked and registered, in bounded memory",
+    next="nothing to do",
+)
+def test_a_run_of_20000_files(make_site: MakeSite) -> None:
+    line = "sh -c 'ls -R {source} > {output}/names'"
+    site = make_site(products={"names": {"from": "live", "kind": "command", "command": line}})
+    # 64 threads, each with a file in every chunk, and in both copies of every overlap
+    threads = {f"reader{n}": 16 for n in range(4)}
+    plan: dict[str, Any] = {"duration_s": 2.1, "rate_hz": 50, "chunk_length_s": 0.018, "chunk_overlap_s": 0.002}
+    site.daq.take(RunPlan(1, processing_threads=threads, n_channels=64, **plan))
+    result = site.snakemake()
+    assert result.code == 0, result.output
+    received = site.receipts("000001")["live/transferred.json"]
+    assert len(received["files"]) > MANY_FILES
+    assert received["check"]["records"] > 0
+    assert all((a.peak_rss_mb or 0) < MOST_MB for a in site.attempts("000001")), site.attempts("000001")
+    nothing_is_lost(site, [1])
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    group="scale",
+    broken="a product of one file of 2 GiB, mostly holes, through the whole chain",
+    left="the file stored and read back, in bounded memory",
+    next="nothing to do",
+)
+def test_a_file_of_2_gib_through_the_chain(make_site: MakeSite) -> None:
+    make = f"truncate -s {2 * GIB} {{output}}/big"
+    site = make_site(products={"raw": {"from": "live", "kind": "command", "command": make}})
+    site.take(1, "led", 0.5)
+    result = site.snakemake()
+    assert result.code == 0, result.output
+    assert site.receipts("000001")["raw/stored.json"]["bytes"] == 2 * GIB
+    assert all((a.peak_rss_mb or 0) < MOST_MB for a in site.attempts("000001")), site.attempts("000001")
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    group="scale",
+    broken="one file of 8 GiB, all holes, for each algorithm of manifests",
+    left="its digest, in memory that does not depend on its size",
+    next="nothing to do",
+)
+def test_a_file_of_8_gib_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(8 * GIB)
+    code = (
+        "import sys, pathlib; from straxflow.digests import hash_tree\n"
+        "print(hash_tree(pathlib.Path(sys.argv[1])).bytes)\n"
+        "print(open('/proc/self/status').read())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    size, _, status = told.stdout.partition("\n")
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert (int(size), peak and int(peak[1]) < 100_000) == (8 * GIB, True), told.stdout
