@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from straxflow.lab.daq import RunPlan
+from straxflow.owner import Owner
+from straxflow.rundb.claims import Claimer
+from straxflow.rundb.client import connect
 from tests.faults.checks import nothing_is_lost
 from tests.faults.conftest import MakeSite
 from tests.site import ROOT
@@ -82,3 +85,29 @@ def test_a_file_of_8_gib_is_read_in_bounded_memory(tmp_path: Path) -> None:
     size, _, status = told.stdout.partition("\n")
     peak = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert (int(size), peak and int(peak[1]) < 100_000) == (8 * GIB, True), told.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    group="scale",
+    broken="5,000 pending runs",
+    left="the newest 200 claimed, each by one of two invocations; a preview shows as many",
+    next="claims the next 200",
+)
+def test_5000_pending_runs(make_site: MakeSite) -> None:
+    site = make_site(claim={"max_runs": 200, "lease_s": 600})
+    site.document(1)
+    one = site.doc(1)
+    del one["_id"]
+    site.runs.insert_many([{**one, "number": number} for number in range(2, 5001)])
+    preview = site.dry_run()
+    assert preview.code == 0, preview.output[-2000:]
+    brought = [int(job.split()[1]) for job in preview.jobs if job.startswith("transfer ")]
+    assert sorted(brought, reverse=True) == list(range(5000, 4800, -1))
+    assert site.runs.count_documents({"straxflow": {"$exists": True}}) == 0
+    claimed: list[int] = []
+    for batch in ("one", "two"):
+        with connect(site.config) as db:
+            taken = Claimer(db, site.config, "online", batch, Owner.current()).claim_pending(lambda _: True, print)
+        claimed += [run.run.facts.number for run in taken]
+    assert claimed == list(range(5000, 4600, -1))
