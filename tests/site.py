@@ -147,8 +147,9 @@ class Site:
         init_folders(self.config, self.state(campaign))
 
     def close(self) -> None:
-        """Drop the database."""
-        self.client.drop_database(self.database)
+        """Drop the database, unless its server is one of the test's own that has ended."""
+        if self.rundb.running:
+            self.client.drop_database(self.database)
         self.client.close()
 
     def take(self, number: int, mode: str = "background", size_mb: float = 2.0, **plan: Any) -> RunSummary:
