@@ -213,7 +213,8 @@ EIO, EDQUOT, EMFILE = errno.EIO, errno.EDQUOT, errno.EMFILE
 @pytest.mark.fault(
     group="disks",
     broken="{id}",
-    left="all copies that were whole; the run is failed, with a reason that names the file",
+    left="all copies that were whole; the run is failed, with a reason that names the file; another run is done, "
+    "unless its files are struck too",
     next="finishes, as soon as the disk is well",
 )
 @pytest.mark.parametrize(
@@ -232,17 +233,19 @@ EIO, EDQUOT, EMFILE = errno.EIO, errno.EDQUOT, errno.EMFILE
 def test_a_broken_disk(site: Site, shim: Path, fault: str, word: str) -> None:
     site.settings["daq"].pop("ssh")
     site.configure()
-    site.take(1, "led", 0.5)
+    for number in (1, 2):
+        site.take(number, "led", 0.5)
     result = site.snakemake(env=broken(shim, fault))
     told_clearly(result, word, "000001")
     assert site.status(1) == "failed"
+    assert site.status(2) == ("done" if "000001" in fault else "failed")
     assert word in site.reason(1)
-    assert not list((site.folder / "store").glob("0*"))
+    assert not list((site.folder / "store").glob("000001*"))
     if fault.startswith("fsync"):
         assert site.scratch() == [], "what could not be flushed must not serve the next attempt"
     again = site.snakemake()
     assert again.code == 0, again.output
-    nothing_is_lost(site, done=[1])
+    nothing_is_lost(site, done=[1, 2])
 
 
 @pytest.mark.slow
