@@ -156,7 +156,7 @@ def check_whole(site: Site, number: int, orphans: int = 0) -> None:
 def test_kill_all_in_each_step_one_after_another(site: Site, place: str) -> None:
     counts = changes_of_steps(site)
     site.take(2, size_mb=0.5, seed=1)
-    stops = {step: count if place == "last" else max(1, count // 2) for step, count in counts.items()}
+    stops = {step: count if place == "last" else (count + 1) // 2 for step, count in counts.items()}
     while stops:
         # one job at a time, so that none goes on while another is stopped
         with site.background("--cores", "1", env=hooked(site, stops)) as running:
