@@ -10,6 +10,7 @@ from typing import Self
 
 from straxflow.lab.process import LabError, Process, find_program, free_ports, tail, wait_for
 
+# SHLVL: bash then reads no ~/.bashrc, whose programs (pyenv) leave locks when a session is killed
 CONFIG = """\
 Port {port}
 ListenAddress 127.0.0.1
@@ -23,6 +24,7 @@ StrictModes no
 UsePAM no
 UseDNS no
 PrintMotd no
+SetEnv SHLVL=1
 MaxStartups 100
 MaxSessions 100
 Subsystem sftp internal-sftp
