@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +26,7 @@ from straxflow.lab.daq import Daq, RunPlan, RunSummary
 from straxflow.lab.daq.daq import run_document
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
+from straxflow.owner import Owner, process_start
 from straxflow.receipts import State
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -211,12 +212,15 @@ class Site:
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         running = Background(process, log)
+        running.see([process.pid])
         try:
             yield running
         finally:
-            for pid in {process.pid, *running.seen}:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal.SIGKILL)
+            for one in running.seen:
+                # pids are given anew within minutes, but not while a group of that number lives
+                if process_start(one.pid) in (None, one.start):
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.killpg(one.pid, signal.SIGKILL)
             process.wait()
 
     def doc(self, number: int) -> Document:
@@ -292,7 +296,7 @@ class Background:
 
     process: subprocess.Popen[bytes]
     log: Path
-    seen: set[int] = field(default_factory=set)
+    seen: set[Owner] = field(default_factory=set)
 
     @property
     def output(self) -> str:
@@ -307,9 +311,13 @@ class Background:
             left = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(self.process.pid)]
             raise AssertionError(f"did not end within {timeout_s} s; {left} are left:\n{self.output[-4000:]}") from None
 
+    def see(self, pids: Iterable[int]) -> None:
+        """Remember processes that must not outlive the test."""
+        self.seen |= {Owner.of(pid) for pid in pids}
+
     def kill(self) -> None:
         """kill -9 to the main process alone; its children become orphans."""
-        self.seen |= set(descendants(self.process.pid))
+        self.see(descendants(self.process.pid))
         self.process.kill()
         self.process.wait()
 

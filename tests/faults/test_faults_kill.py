@@ -20,7 +20,7 @@ import pytest
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.slurm import Slurm
 from straxflow.lab.sshd import Sshd
-from straxflow.owner import process_is_gone
+from straxflow.owner import Owner, process_is_gone
 from tests.faults.checks import nothing_is_lost
 from tests.faults.conftest import MakeSite
 from tests.faults.proxy import Proxy
@@ -336,12 +336,13 @@ def test_of_the_whole_slurm(cluster: Cluster) -> None:
     site.take(1, "led", 0.5)
     with site.background(env=cluster.env) as running:
         step = running.until(lambda: at_work(site, 1, "process"), 90)
+        # its daemons' jobs are sessions of their own
+        jobs = [Owner.of(pid) for pid in (step, *descendants(step))]
         running.kill()
         cluster.slurm.kill()
-        # its daemons' jobs are sessions of their own
-        for pid in (step, *descendants(step)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for job in jobs:
+            if not job.is_dead():
+                os.kill(job.pid, signal.SIGKILL)
     (site.folder / "go").touch()
     cluster.slurm.start()
     result = site.snakemake(env=cluster.env)

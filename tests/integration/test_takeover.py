@@ -70,7 +70,7 @@ def test_a_stalled_owner_that_goes_on_later_does_no_harm(site: Site) -> None:
     with site.background() as first:
         first.until(lambda: begun(site, 1))
         stopped = [first.process.pid, *descendants(first.process.pid)]
-        first.seen |= set(stopped)
+        first.see(stopped)
         for pid in stopped:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)

@@ -26,6 +26,7 @@ from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.slurm import Slurm
 from straxflow.lab.sshd import Sshd
 from straxflow.orphans import processes_of
+from straxflow.owner import Owner, this_host
 from tests.site import ROOT, Site, wait_until
 
 SOAK_S = float(os.environ.get("SOAK_S", "20"))
@@ -109,10 +110,11 @@ class Field:
 
     def kill_job(self) -> None:
         runs = [f"{number:06d}" for number in self.taken]
-        pids = [int(a.owner["pid"]) for run in runs for a in self.site.attempts(run) if a.ended is None]
-        if pids:
+        owners = [Owner.from_dict(a.owner) for run in runs for a in self.site.attempts(run) if a.ended is None]
+        alive = [owner.pid for owner in owners if owner.host == this_host() and not owner.is_dead()]
+        if alive:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.dice.choice(pids), signal.SIGKILL)
+                os.kill(self.dice.choice(alive), signal.SIGKILL)
 
     def kill_watcher(self) -> None:
         profile = self.dice.choice(sorted(self.watchers))
