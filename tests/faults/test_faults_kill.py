@@ -264,7 +264,7 @@ def test_of_everything_at_once(own_rundb: RunDbServer, own_sshd: Sshd, make_site
     site.take(2, "led", 0.5)
     with site.background() as running:
         running.until(lambda: at_work(site, 2, "process"))
-        site.configure(transfer=SLOW)
+        site.configure(transfer={**SLOW, "rsync_args": ["--bwlimit=60k"]})  # not done before the kill, on any machine
         site.take(3, "led", 1.0)
         with site.background() as other:
             other.until(lambda: len(arrived(site)) >= 2)
@@ -280,6 +280,7 @@ def test_of_everything_at_once(own_rundb: RunDbServer, own_sshd: Sshd, make_site
     own_sshd.start()
     own_rundb.start()
     (site.folder / "go").touch()
+    site.configure(transfer={"rsync_args": []})
     result = site.snakemake()
     assert result.code == 0, result.output
     nothing_is_lost(site, done=[1, 2, 3])

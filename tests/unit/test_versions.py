@@ -43,6 +43,7 @@ def test_git_state_of_a_checkout_but_not_of_an_installed_package(
 
 def test_missing_package_and_missing_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
+    module.package_version.cache_clear()
     found = {v.name: v for v in versions(["straxflow", "no_such_package"])}
     assert found["python"].path == sys.executable
     assert found["straxflow"].version
