@@ -16,7 +16,6 @@ from straxflow.attempts import all_of
 from straxflow.config.load import ROOT
 from straxflow.lab.daq import Daq, RunPlan
 from straxflow.receipts import Transferred
-from straxflow.transport.ssh import command
 
 RUNS = ("000001", "000002", "000003", "000004")
 SIZE_MB, QUICK_MB = 500.0, 50.0
@@ -113,7 +112,7 @@ class _Cases:
             facts = json.dumps({"run": one, **self.documents[one]}, default=lambda t: t.isoformat())
             (work / f"{one}.json").write_text(facts)
         source, log = f"{self.lab.sshd.host}:{self.daq}", work / "log"
-        ssh = " ".join(command(self.lab.sshd.ssh_options))
+        ssh = " ".join(["ssh", *self.lab.sshd.ssh_options])
         loop = [str(HERE / "bare_loop.sh"), source, str(work), sys.executable, ssh, str(workers)]
         sample = run([*loop, *runs], cwd=ROOT, log=log)
         if len(runs) == 1 and workers == 1:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 
@@ -80,3 +82,16 @@ _DISKS = {
 def no_fault(said: str) -> str | None:
     """What to do about a full or read-only disk and the like, if words tell of one: it is not the run's fault."""
     return next((advice for code, advice in _DISKS.items() if os.strerror(code) in said), None)
+
+
+@contextmanager
+def quiet_errors(shown_as: type[BaseException]) -> Iterator[None]:
+    """Turn errors that a user can understand into the kind that snakemake shows without a traceback."""
+    try:
+        yield
+    except StraxflowError as error:
+        raise shown_as(f"straxflow: {error}") from None
+    except OSError as error:
+        told = f"{error.filename or 'the state folder'}: {error.strerror or error}"
+        advice = no_fault(told)
+        raise shown_as(f"straxflow: {told}{f': {advice}' if advice else ''}") from None

@@ -34,11 +34,14 @@ ROOT = Path(__file__).resolve().parents[1]
 class Server:
     """Answers clients until its lifeline, a pipe that the invocation's main process holds, is cut."""
 
-    def __init__(self, listener: socket.socket, lifeline: int, work: Work, heirs: bool) -> None:
+    def __init__(
+        self, listener: socket.socket, lifeline: int, work: Work, heirs: bool, later: Sequence[str] = ()
+    ) -> None:
         self.listener = listener
         self.lifeline = lifeline
         self.work = work
         self.heirs = heirs
+        self.later = [*later]
         self.jobs: dict[int, socket.socket] = {}
         self.doomed: dict[int, float] = {}
         self.successors: set[int] = set()
@@ -58,7 +61,7 @@ class Server:
         for source in (self.lifeline, wake, self.throne):
             self.wait.register(source, selectors.EVENT_READ)
         while self.lifeline >= 0 or self.jobs or self.successors:
-            for key, _ in self.wait.select(1.0 if self.doomed else None):
+            for key, _ in self.wait.select(0 if self.later else 1.0 if self.doomed else None):
                 if key.fileobj is self.listener:
                     self._accept()
                 elif key.fileobj is self.throne:
@@ -67,17 +70,38 @@ class Server:
                     os.read(wake, 4096)
                     self._reap()
                 elif key.fileobj == self.lifeline:
-                    self._listen(False)
-                    self.wait.unregister(self.lifeline)
-                    self.lifeline = -1
+                    self._close()
                 else:
                     self._lost(int(key.data))
+            if self.later:
+                self._learn()
             for pid in [pid for pid, end in self.doomed.items() if end < time.monotonic()]:
                 del self.doomed[pid]
                 send(pid, signal.SIGKILL)
 
+    def _learn(self) -> None:
+        """Load something more; a job that comes meanwhile waits for it, one that came before loads it itself."""
+        try:
+            load(self.later.pop(0))
+        except Exception:
+            traceback.print_exc()
+        if not single_threaded():
+            print(THREADS, file=sys.stderr, flush=True)
+            self._close()
+        if not self.later:
+            _settle()
+
+    def _close(self) -> None:
+        """Take no more jobs."""
+        self._listen(False)
+        # whoever comes now must be refused, not kept waiting
+        self.listener.close()
+        self.wait.unregister(self.lifeline)
+        self.lifeline = -1
+        self.later = []
+
     def _listen(self, yes: bool = True) -> None:
-        listens = self.listener in self.wait.get_map()
+        listens = self.listener.fileno() >= 0 and self.listener in self.wait.get_map()
         if yes and not listens:
             self.wait.register(self.listener, selectors.EVENT_READ)
         elif listens and not yes:
@@ -130,6 +154,8 @@ class Server:
             os.environ.clear()
             os.environ.update(environment)
             sys.argv[1:] = words
+            # not so while more is still being loaded
+            gc.enable()
             code = self.work(words)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
@@ -208,7 +234,14 @@ class Started:
     """A server that this process started, and that ends with it."""
 
     def __init__(
-        self, python: str, work: str, preload: Sequence[str], environment: Mapping[str, str], log: Path, heirs: bool
+        self,
+        python: str,
+        work: str,
+        preload: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        heirs: bool = False,
+        later: Sequence[str] = (),
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="straxflow-"))
         self.address = str(self.folder / "server")
@@ -219,11 +252,12 @@ class Started:
         lifeline, self._life = os.pipe()
         code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from straxflow import forkserver; forkserver.main()"
         numbers = [str(listener.fileno()), str(lifeline), str(log)]
+        words = ["heirs" if heirs else "-", work, *preload, "--", *later]
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
                 self.process = subprocess.Popen(
-                    [python, "-c", code, *numbers, "heirs" if heirs else "-", work, *preload],
+                    [python, "-c", code, *numbers, *words],
                     stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                     env={**os.environ, **environment}, pass_fds=(listener.fileno(), lifeline),
                 )  # fmt: skip
@@ -242,20 +276,27 @@ class Started:
             self.process.wait(5)
 
 
+THREADS = "straxflow: what was imported started threads, so each job starts by itself"
+
+
 def main() -> None:
-    """What `Started` starts: LISTENER LIFELINE LOG heirs|- WORK PRELOAD...; a `module:function` is called, too."""
-    listener, lifeline, log, heirs, work, *preload = sys.argv[1:]
+    """What `Started` starts: LISTENER LIFELINE LOG heirs|- WORK PRELOAD... -- LATER..."""
+    listener, lifeline, log, heirs, work, *names = sys.argv[1:]
+    end = names.index("--")
+    preload, later = names[:end], names[end + 1 :]
     door = socket.socket(fileno=int(listener))
     address = Path(door.getsockname())
     me = os.getpid()
+    # imports make much and free little: to look for garbage takes a fifth of their time
+    gc.disable()
     try:
         for name in preload:
-            _load(name)
-        gc.collect()
-        gc.freeze()
+            load(name)
         if not single_threaded():
-            sys.exit("straxflow: what was imported started threads, so each job starts by itself")
-        Server(door, int(lifeline), _load(work + ":"), heirs == "heirs").run()
+            sys.exit(THREADS)
+        if not later:
+            _settle()
+        Server(door, int(lifeline), load(work + ":"), heirs == "heirs", later).run()
         with contextlib.suppress(OSError):
             if Path(log).stat().st_size == 0:
                 Path(log).unlink()
@@ -266,7 +307,14 @@ def main() -> None:
                 address.parent.rmdir()
 
 
-def _load(name: str) -> Any:
+def _settle() -> None:
+    """What is loaded stays: a fork that looked for garbage in it would copy all of its memory."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def load(name: str) -> Any:
     """Import `module`, call `module:function`, or give the function of `module:function:`."""
     module, _, function = name.partition(":")
     found = importlib.import_module(module)

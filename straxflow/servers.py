@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from straxflow.config import Config
 from straxflow.forkserver import Started
+from straxflow.fsio import MARKER
 
 STEPS = "STRAXFLOW_STEPS"
 STRAX = "STRAXFLOW_STRAX"
@@ -37,12 +40,18 @@ class Servers:
     batch: str
     _started: dict[str, Started] = field(default_factory=dict)
 
+    def prepare(self) -> None:
+        """Let what serves the jobs do its imports meanwhile, if the disk of the state folder is there."""
+        if (self.folder / MARKER).is_file():
+            self.start_steps()
+
     def start_steps(self) -> None:
         """Serve the jobs of this machine."""
         if STEPS in self._started:
             return
-        preload = ["straxflow.steps.main:preload"]
-        self._start(STEPS, sys.executable, "straxflow.steps.main:main", preload, ONE_THREAD, heirs=False)
+        # the claim is the first job, and waits for no more than it needs
+        preload, later = ["straxflow.steps.claim"], ["straxflow.steps.main:preload"]
+        self._start(STEPS, sys.executable, "straxflow.steps.main:main", preload, ONE_THREAD, later=later)
 
     def start_strax(self) -> None:
         """Serve the process jobs of this machine; the first one that succeeds leaves what it compiled to the others."""
@@ -57,10 +66,10 @@ class Servers:
         self._start(STRAX, python, "straxflow.straxjob.__main__:main", preload, environment, heirs=True)
 
     def _start(
-        self, name: str, python: str, work: str, preload: list[str], environment: dict[str, str], heirs: bool
+        self, name: str, python: str, work: str, preload: list[str], environment: Mapping[str, str], **how: Any
     ) -> None:
         log = self.folder / "logs" / "batches" / f"{self.batch}.{name.partition('_')[2].lower()}.log"
-        server = Started(python, work, preload, environment, log, heirs)
+        server = Started(python, work, preload, environment, log, **how)
         self._started[name] = server
         os.environ[name] = server.address
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import gc
 import json
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,12 @@ from straxflow import attempts, claimfile
 from straxflow.batch import Batch, config_file
 from straxflow.campaigns import source_state
 from straxflow.config import LIVE, Config, Resources
-from straxflow.errors import Cause, StraxflowError, no_fault
+from straxflow.errors import Cause, StraxflowError
 from straxflow.expected import rate_of, rated_bytes
 from straxflow.folders import check_folders
-from straxflow.fsio import MARKER, write_atomic
+from straxflow.fsio import write_atomic
+from straxflow.interpreter import collect_no_more
 from straxflow.invocation import Invocation
-from straxflow.permissions import apply_umask
 from straxflow.plan import RECEIPTS, wanted_of
 from straxflow.receipts import Processed, Registered, RunFacts, State, Transferred
 from straxflow.rundb.rundoc import query_for
@@ -32,31 +30,12 @@ ENDED_BY: dict[str, Cause] = {"mem_mb": "out of memory", "runtime_min": "time-ou
 """What ends a job that has too little of a resource."""
 
 
-@contextmanager
-def quiet_errors(shown_as: type[BaseException]) -> Iterator[None]:
-    """Turn errors that a user can understand into the kind that snakemake shows without a traceback."""
-    try:
-        yield
-    except StraxflowError as error:
-        raise shown_as(f"straxflow: {error}") from None
-    except OSError as error:
-        told = f"{error.filename or 'the state folder'}: {error.strerror or error}"
-        advice = no_fault(told)
-        raise shown_as(f"straxflow: {told}{f': {advice}' if advice else ''}") from None
-
-
-def collect_seldom() -> None:
-    """Garbage collection finds nothing in a graph of thousands of jobs, and takes a sixth of its time."""
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
-
-
 class Flow:
     """One parsing of the Snakefile: its configuration, its state folder, its invocation."""
 
-    def __init__(self, config: Config, state: State, campaign: str, batch: str, log: logging.Logger) -> None:
-        # jobs inherit it, those of a batch system from their own parsing
-        apply_umask(config)
+    def __init__(
+        self, config: Config, state: State, campaign: str, batch: str, servers: Servers, log: logging.Logger
+    ) -> None:
         self.config = config
         self.state = state
         self.log = log
@@ -68,15 +47,10 @@ class Flow:
         self.holds_claims = False
         """Whether the runs of all jobs are claimed: from `begin` on, and in batch jobs."""
         self._claims = Claims(state, batch)
-        self._servers = Servers(config, state.folder, batch)
+        self._servers = servers
         self._finished = False
         self._bytes: dict[str, int] = {}
         self._ranks: dict[str, int] = {}
-
-    def prepare(self) -> None:
-        """Let what serves the jobs do its imports meanwhile; only where jobs will be started, and the disk is there."""
-        if (self.state.folder / MARKER).is_file():
-            self._servers.start_steps()
 
     def begin(self, targets: Sequence[str], settings: Mapping[str, Any], processes_here: bool) -> None:
         """Check the folders, claim what explicit targets need, and keep the leases from now on.
@@ -114,8 +88,7 @@ class Flow:
         self._servers.wait()
         for run, state in sorted(states.items()):
             self.log.info(f"straxflow: run {run}: {state}")
-        # the interpreter would look through all of the graph once more, to end
-        gc.freeze()
+        collect_no_more()
 
     def preview(self) -> list[str]:
         """Receipts that an invocation would make now; reads only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +19,17 @@ from pymongo.errors import (
     OperationFailure,
     PyMongoError,
 )
+from pymongo.synchronous import monitor
 
 from straxflow.config import Config
 from straxflow.errors import ConfigError, RunDbAway, RunDbError
 from straxflow.rundb.tunnel import Tunnel, shared_port
 
 Document = dict[str, Any]
+
+# each of our clients is closed by who opened it; the threads that watched its server may still nap for half a second,
+# and pymongo would keep every command that long at its end
+atexit.unregister(monitor._shutdown_resources)
 
 
 @dataclass

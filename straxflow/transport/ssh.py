@@ -9,12 +9,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from straxflow.errors import ConfigError, Retryable, StraxflowError
 from straxflow.transport.child import running
 
 CONNECT_S = 20
+# ssh's own ciphers in another order: where the processor knows AES, data come 1.2 times as fast as with ssh's first
+_CIPHERS = (
+    "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr"
+)
 # a master connection whose owner was killed ends by itself after this
 _PERSIST_S = 10
 # unix sockets' paths are short, and ssh adds to the name while it makes one
@@ -42,16 +47,28 @@ def check_host(host: str) -> None:
 
 def command(options: Sequence[str]) -> list[str]:
     """The ssh command without host; the site's options come first: ssh takes the first value of each."""
-    own = {
+    own: dict[str, str | int] = {
         "ConnectTimeout": CONNECT_S,
         "ServerAliveInterval": 10,
         "ServerAliveCountMax": 3,
     }
+    if _knows_aes():
+        own["Ciphers"] = _CIPHERS
     # never to be overridden: it must not wait for a person
     argv = ["ssh", "-o", "BatchMode=yes", *options]
     for key, value in own.items():
         argv += ["-o", f"{key}={value}"]
     return argv
+
+
+@cache
+def _knows_aes() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    # "flags" of x86, "Features" of ARM
+    return re.search(r"^(flags|Features)\s*:.*\baes\b", flags, re.MULTILINE) is not None
 
 
 @contextmanager
@@ -92,6 +109,11 @@ def explain(host: str | None, stderr: str) -> StraxflowError | None:
             r"^[^\n]*Permission denied \([a-z,-]+\)|Too many authentication failures",
             Retryable,
             "it refused our key: check user, key and authorized_keys",
+        ),
+        (
+            r"no matching cipher found",
+            Retryable,
+            "it knows no cipher of ours: name one in its ssh_options (-c NAME)",
         ),
         (
             r"Could not resolve hostname|Name or service not known",

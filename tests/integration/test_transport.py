@@ -150,6 +150,7 @@ def test_a_cut_connection_is_resumed(sshd: Sshd, tmp_path: Path) -> None:
 
 def test_a_source_written_during_the_transfer(sshd: Sshd, tmp_path: Path) -> None:
     source = fill(tmp_path / "src", {f"f{i}": 1_000_000 for i in range(6)})
+    os.utime(source / "f0", (1e9, 1e9))  # rsync sees no change of content within one second
     once: list[int] = []
 
     def write(done: int) -> None:

@@ -16,9 +16,15 @@ from straxflow.forkserver import Started
 ROOT = Path(__file__).parents[2]
 
 WORK = """
-import os, signal, sys, time
+import os, signal, sys, threading, time
 
 LOADED = []
+
+def later():
+    LOADED.append("later")
+
+def thread():
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 
 def loaded():
     LOADED.append("preload")
@@ -61,8 +67,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     started: list[Started] = []
 
-    def begin(preload: str = "some_work:loaded", heirs: bool = False) -> Started:
-        server = Started(sys.executable, "some_work:work", [preload], {}, tmp_path / "server.log", heirs)
+    def begin(preload: str = "some_work:loaded", heirs: bool = False, later: tuple[str, ...] = ()) -> Started:
+        server = Started(sys.executable, "some_work:work", [preload], {}, tmp_path / "server.log", heirs, later)
         started.append(server)
         return server
 
@@ -193,6 +199,24 @@ def test_what_the_first_job_loaded_stays_for_the_others(start: Callable[..., Sta
     # forks of the heir leave nothing to each other
     assert result(server, "remember", "words") == 0
     assert client(server, "say").communicate("", timeout=30)[0].split()[-2:] == ["preload", "numbers"]
+
+
+def said(server: Started) -> list[str]:
+    return client(server, "say").communicate("", timeout=30)[0].split()
+
+
+def test_it_serves_before_all_is_loaded(start: Callable[..., Started], tmp_path: Path) -> None:
+    server = start(later=("no_such_module", "some_work:later"))
+    assert "preload" in said(server)
+    wait_for(lambda: said(server)[-2:] == ["preload", "later"])
+    assert "no_such_module" in (tmp_path / "server.log").read_text()
+
+
+def test_it_serves_no_more_once_something_has_started_a_thread(start: Callable[..., Started], tmp_path: Path) -> None:
+    server = start(later=("some_work:thread", "some_work:later"))
+    server.process.wait(30)
+    assert client(server, "say").communicate(timeout=30)[1] == "no server\n"
+    assert "started threads" in (tmp_path / "server.log").read_text()
 
 
 def test_a_failed_job_is_no_heir(start: Callable[..., Started]) -> None:

@@ -12,11 +12,12 @@ from straxflow.attempts import AttemptFile
 from straxflow.batch import Batch, BatchRun, campaign_name, runs_in_targets
 from straxflow.config import Config
 from straxflow.config.sections.resources import StepResources
-from straxflow.errors import Cause, ClaimLost, StraxflowError
+from straxflow.errors import Cause, ClaimLost, StraxflowError, quiet_errors
 from straxflow.expected import rated_bytes
 from straxflow.owner import Owner
 from straxflow.receipts import RunFacts, State, Transferred, write
-from straxflow.workflow import Flow, quiet_errors
+from straxflow.servers import Servers
+from straxflow.workflow import Flow
 
 RUN = "000001"
 START = datetime(2026, 1, 2, tzinfo=UTC)
@@ -42,7 +43,8 @@ def flow(tmp_path: Path, **changes: Any) -> Flow:
     }
     state = State(tmp_path)
     state.run(RUN).mkdir(parents=True)
-    return Flow(Config.model_validate(settings | changes), state, "online", "b", logging.getLogger())
+    config = Config.model_validate(settings | changes)
+    return Flow(config, state, "online", "b", Servers(config, state.folder, "b"), logging.getLogger())
 
 
 def test_resources_grow_with_the_attempt_and_the_run(tmp_path: Path) -> None:

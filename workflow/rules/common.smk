@@ -6,35 +6,46 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+from straxflow.interpreter import collect_seldom
+
+collect_seldom()
+
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from straxflow import config as settings
-from straxflow.errors import StraxflowError
-from straxflow.fsio import MARKER
 from straxflow.batch import campaign_name, ensure_batch_id
 from straxflow.campaigns import lay_over
+from straxflow.errors import StraxflowError, quiet_errors
+from straxflow.fsio import MARKER
+from straxflow.permissions import apply_umask
 from straxflow.receipts import State
-from straxflow.slurm import JOB_PREFIX, SLURM
-from straxflow.servers import forget_servers, put_on_path
-from straxflow.workflow import Flow, collect_seldom, quiet_errors
+from straxflow.servers import Servers, forget_servers, put_on_path
 
 with quiet_errors(SystemExit):
     if not config:  # no profile: e.g. snakemake --lint
         config.update(settings.read_files([settings.DEFAULT_FILE]))
     lay_over(config, campaign_name())
     CONFIG = settings.load(config)
+    # jobs inherit it, those of a batch system from their own parsing
+    apply_umask(CONFIG)
     STATE = State(CONFIG.folders.state / campaign_name())
     BATCH = ensure_batch_id()
-    FLOW = Flow(CONFIG, STATE, campaign_name(), BATCH, logger)
-    collect_seldom()
 
 put_on_path(Path(sys.executable).parent, Path(workflow.basedir, "workflow", "scripts"))
+SERVERS = Servers(CONFIG, STATE.folder, BATCH)
 if workflow.remote_exec:
     forget_servers()  # they are on the head node, outside of what this batch job may use
-    FLOW.holds_claims = True
 elif workflow.is_main_process and not workflow.output_settings.dryrun:
-    FLOW.prepare()
+    SERVERS.prepare()
+
+# imported while the server does its own imports
+from straxflow.slurm import JOB_PREFIX, SLURM
+from straxflow.workflow import Flow
+
+with quiet_errors(SystemExit):
+    FLOW = Flow(CONFIG, STATE, campaign_name(), BATCH, SERVERS, logger)
+FLOW.holds_claims = workflow.remote_exec
 
 # fewer jobs wait for one of the site's transfer slots
 if "transfers" not in workflow.global_resources:

@@ -55,7 +55,11 @@ class Store(Room):
         "for the fully qualified name of the machine it reads on.",
     )
     ssh: Host | None = Field(None, description="[user@]host of a remote store; absent: the folder is mounted here.")
-    ssh_options: list[str] = Field([], description="Options for ssh, e.g. ['-p', '2222', '-i', 'key'].")
+    ssh_options: list[str] = Field(
+        [],
+        description="Options for ssh, e.g. ['-p', '2222', '-i', 'key']. Ciphers come in ssh's order but for AES-GCM, which "
+        "is first where the processor knows AES; ['-c', NAME] asks for others.",
+    )
 
     @model_validator(mode="after")
     def _rsync_takes_it(self) -> Self:
@@ -136,7 +140,11 @@ class Daq(Section):
         "`r{number:04d}`.",
     )
     ssh: Host | None = Field(None, description="[user@]host; absent: the folder is mounted here.")
-    ssh_options: list[str] = Field([], description="Options for ssh, e.g. ['-p', '2222', '-i', 'key'].")
+    ssh_options: list[str] = Field(
+        [],
+        description="Options for ssh, e.g. ['-p', '2222', '-i', 'key']. Ciphers come in ssh's order but for AES-GCM, which "
+        "is first where the processor knows AES; ['-c', NAME] asks for others.",
+    )
     while_live: Literal["work", "transfer", "nothing"] = Field(
         "work",
         description="What is claimed while a run is being taken: everything; live data to bring in, but no products "
