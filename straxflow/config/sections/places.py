@@ -57,8 +57,8 @@ class Store(Room):
     ssh: Host | None = Field(None, description="[user@]host of a remote store; absent: the folder is mounted here.")
     ssh_options: list[str] = Field(
         [],
-        description="Options for ssh, e.g. ['-p', '2222', '-i', 'key']. Ciphers come in ssh's order but for AES-GCM, which "
-        "is first where the processor knows AES; ['-c', NAME] asks for others.",
+        description="Options for ssh, e.g. ['-p', '2222', '-i', 'key']. AES-GCM is the first "
+        "cipher asked for where the processor knows AES; ['-c', NAME] asks for another.",
     )
 
     @model_validator(mode="after")
@@ -142,8 +142,8 @@ class Daq(Section):
     ssh: Host | None = Field(None, description="[user@]host; absent: the folder is mounted here.")
     ssh_options: list[str] = Field(
         [],
-        description="Options for ssh, e.g. ['-p', '2222', '-i', 'key']. Ciphers come in ssh's order but for AES-GCM, which "
-        "is first where the processor knows AES; ['-c', NAME] asks for others.",
+        description="Options for ssh, e.g. ['-p', '2222', '-i', 'key']. AES-GCM is the first "
+        "cipher asked for where the processor knows AES; ['-c', NAME] asks for another.",
     )
     while_live: Literal["work", "transfer", "nothing"] = Field(
         "work",
