@@ -231,7 +231,7 @@ def single_threaded() -> bool:
 
 
 class Started:
-    """A server that this process started, and that ends with it."""
+    """A server that this process started, and that ends with it; `environment` is all that it has of one."""
 
     def __init__(
         self,
@@ -259,7 +259,7 @@ class Started:
                 self.process = subprocess.Popen(
                     [python, "-c", code, *numbers, *words],
                     stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                    env={**os.environ, **environment}, pass_fds=(listener.fileno(), lifeline),
+                    env=environment, pass_fds=(listener.fileno(), lifeline),
                 )  # fmt: skip
         finally:
             # whoever comes when the server is not there any more must be refused, not kept waiting

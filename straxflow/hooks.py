@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Any, Literal
 
+from straxflow import inherited
 from straxflow.config import Config
 from straxflow.config.words import fill_command
 from straxflow.transport.child import die_with_parent
@@ -57,12 +58,11 @@ def run_hook(config: Config, kind: Kind, facts: Facts, several: Sequence[Facts] 
     fields = {name: _plain(value) for name, value in asdict(facts).items()}
     argv = fill_command(command, {"site": config.site, **fields})
     told = {"kind": kind, "site": config.site, **fields, "runs": [asdict(one) for one in several]}
-    environment = {name: value for name, value in os.environ.items() if name != config.rundb.password_env}
     try:
         with tempfile.TemporaryFile() as words:
             words.write(json.dumps(told).encode())
             words.seek(0)
-            code, said = _run(argv, words, environment, config.hooks.timeout_s)
+            code, said = _run(argv, words, inherited.environment(config), config.hooks.timeout_s)
     except OSError as error:
         log.warning("hooks.%s: cannot run %r: %s", kind, argv[0], error.strerror or error)
         return False

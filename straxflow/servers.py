@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from straxflow import inherited
 from straxflow.config import Config
 from straxflow.forkserver import Started
 from straxflow.fsio import MARKER
@@ -51,7 +52,7 @@ class Servers:
             return
         # the claim is the first job, and waits for no more than it needs
         preload, later = ["straxflow.steps.claim"], ["straxflow.steps.main:preload"]
-        self._start(STEPS, sys.executable, "straxflow.steps.main:main", preload, ONE_THREAD, later=later)
+        self._start(STEPS, sys.executable, "straxflow.steps.main:main", preload, os.environ | ONE_THREAD, later=later)
 
     def start_strax(self) -> None:
         """Serve the process jobs of this machine; the first one that succeeds leaves what it compiled to the others."""
@@ -61,7 +62,9 @@ class Servers:
             return
         contexts = {product.context or self.config.strax.context for product in products}
         modules = sorted(context.partition(":")[0] for context in contexts)
-        environment = {**ONE_THREAD, "PYTHONDONTWRITEBYTECODE": "", **self.config.strax.environment}
+        # its jobs are forks, and /proc/self/environ of a fork is that of its server
+        environment = inherited.environment(self.config) | ONE_THREAD | {"PYTHONDONTWRITEBYTECODE": ""}
+        environment |= self.config.strax.environment
         preload = ["straxflow.straxjob.job:preload", *modules]
         self._start(STRAX, python, "straxflow.straxjob.__main__:main", preload, environment, heirs=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from straxflow import inherited
 from straxflow.config import LIVE, Config
 from straxflow.config.load import ROOT
 from straxflow.errors import StepFailed
@@ -28,7 +28,7 @@ def ask(config: Config, module: str, arguments: Sequence[str], timeout_s: float)
         StepFailed: with the last words of its error output.
     """
     python = [sys.executable] if is_own(config) else list(config.strax.python)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **config.strax.environment}
+    environment = {**inherited.environment(config), "PYTHONPATH": str(ROOT), **config.strax.environment}
     try:
         done = subprocess.run(
             [*python, "-m", module, *arguments],

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from straxflow import inherited
 from straxflow.errors import Cause, Misconfigured, Retryable, StepFailed, StraxflowError, no_fault
 from straxflow.lastwords import last_words_of
 from straxflow.memory import oom_kills
@@ -50,8 +51,6 @@ def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], t
         StepFailed: if it ran longer than `timeout_s`; it and its children are stopped then.
     """
     log.info("running %s", " ".join(argv))
-    # it sees files only; what it prints of its environment is kept in logs
-    inherited = {name: value for name, value in os.environ.items() if name != job.config.rundb.password_env}
     killed_before = oom_kills()
     with job.log_file.open("ab") as output:
         began = output.tell()
@@ -62,7 +61,7 @@ def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], t
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env={**inherited, **environment},
+                env={**inherited.environment(job.config), **environment},
                 start_new_session=True,
                 preexec_fn=die_with_parent(signal.SIGKILL),
             )

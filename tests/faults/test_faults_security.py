@@ -19,7 +19,7 @@ from straxflow.rundb.rundoc import Malformed, parse, query_for
 from tests.faults.checks import nothing_is_lost
 from tests.faults.conftest import MakeSite
 from tests.faults.test_faults_config import MINIMAL
-from tests.site import Site
+from tests.site import ROOT, Site
 
 SECRET = "hunter2-never-shown"
 ODD_NAMES = [
@@ -137,6 +137,22 @@ def test_a_manifest_stays_in_its_folder(path: str) -> None:
         Manifest.from_rows("xxh128", [(path, 1, "0" * 32)])
 
 
+TELLING = """
+import os
+from straxflow.detectors.demo import context as demo
+
+def tell():
+    print(dict(os.environ), open("/proc/self/environ").read(), flush=True)
+
+def context(**options):
+    tell()
+    return demo(**options)
+
+tell()
+"""
+"""A context that prints its environment, as a strax server loads it and as a job of that server uses it."""
+
+
 def holders_of(secret: bytes, site: Site) -> list[str]:
     """Files of a deployment that hold a secret."""
     return [str(p) for p in site.folder.rglob("*") if p.is_file() and not p.is_symlink() and secret in p.read_bytes()]
@@ -156,7 +172,9 @@ def test_a_password_is_nowhere_to_be_seen(make_site: MakeSite) -> None:
         "raw_records": {"from": "live"},
     }
     site = make_site(products=products, hooks={"on_failure": "env"})
-    site.configure(strax={"environment": {"SOME_TOKEN": SECRET[::-1]}})
+    (site.folder / "telling.py").write_text(TELLING)
+    environment = {"SOME_TOKEN": SECRET[::-1], "PYTHONPATH": f"{ROOT}:{site.folder}", "TOLD": "by strax"}
+    site.configure(strax={"environment": environment, "context": "telling:context"})
     site.take(1, "led", 0.5)
     seen: set[bytes] = set()
     over = threading.Event()
@@ -187,5 +205,8 @@ def test_a_password_is_nowhere_to_be_seen(make_site: MakeSite) -> None:
         assert secret not in result.output
         assert secret not in shown.output
         assert secret not in repr(site.dump_database())
+    told = {Path(name).name for name in holders_of(b"'TOLD': 'by strax'", site)}
+    assert any(name.endswith(".strax.log") for name in told), "the server of strax has not told"
+    assert any("process" in name for name in told), f"the job of that server has not told: {told}"
     assert holders_of(SECRET.encode(), site) == []
     assert site.status(1) == "done"

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from straxflow.config import load
 from straxflow.forkclient import pack, unpack
 from straxflow.forkserver import Started
+from straxflow.servers import STEPS, STRAX, Servers
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,7 +70,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     started: list[Started] = []
 
     def begin(preload: str = "some_work:loaded", heirs: bool = False, later: tuple[str, ...] = ()) -> Started:
-        server = Started(sys.executable, "some_work:work", [preload], {}, tmp_path / "server.log", heirs, later)
+        server = Started(sys.executable, "some_work:work", [preload], os.environ, tmp_path / "server.log", heirs, later)
         started.append(server)
         return server
 
@@ -122,6 +124,37 @@ def test_a_job_has_the_streams_the_folder_and_the_environment_of_its_client(
     one = client(start(), "say", "x", cwd=tmp_path, env={**os.environ, "WORD": "here"})
     out, err = one.communicate("words in", timeout=30)
     assert (one.returncode, out, err) == (0, f"out {tmp_path} here words in x preload\n", "err\n")
+
+
+def test_the_server_of_strax_has_no_password_the_one_of_the_steps_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"OWN_NAME": "hunter2", "OTHER": "seen", STEPS: "", STRAX: ""}.items():
+        monkeypatch.setenv(name, value)
+    settings = {
+        "site": "here",
+        "folders": {name: str(tmp_path / name) for name in ("state", "live", "staging")},
+        "store": {"folder": str(tmp_path / "store")},
+        "daq": {"host": "daq", "folder": str(tmp_path / "daq")},
+        "rundb": {"password_env": "OWN_NAME"},
+        "runs": {"min_run_number": 1},
+        "strax": {"context": "json:loads"},
+        "products": {"raw": {"from": "live"}},
+    }
+    servers = Servers(load(settings), tmp_path, "b")
+    try:
+        servers.start_steps()
+        servers.start_strax()
+        steps, strax = (
+            Path(f"/proc/{server.process.pid}/environ").read_bytes().split(b"\0")
+            for server in servers._started.values()
+        )
+    finally:
+        servers.dismiss()
+        servers.wait()
+    assert {b"OWN_NAME=hunter2", b"OTHER=seen"} <= set(steps)
+    assert b"OTHER=seen" in strax
+    assert not [word for word in strax if b"hunter2" in word]
 
 
 @pytest.mark.parametrize(
