@@ -105,8 +105,9 @@ def page(rows: Iterable[Row], when: str) -> str:
 
 
 def told_rows(text: str) -> list[str]:
-    """The rows of a page, without their outcomes."""
-    return [line.rpartition(" | ")[0] for line in text.splitlines() if line.startswith("| ") and "](../tests/" in line]
+    """The rows of cases in a page."""
+    lines = (line for line in text.splitlines() if line.count(" | ") == HEAD.count(" | "))
+    return [line for line in lines if line.startswith("| ") and "](../tests/" in line]
 
 
 def _cell(text: str) -> str:
@@ -149,7 +150,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not config.getoption("--write-reliability") or hasattr(config, "workerinput"):
+    if not config.getoption("--write-reliability") or config.option.collectonly or hasattr(config, "workerinput"):
         return
     if config.args_source == pytest.Config.ArgsSource.ARGS or config.option.keyword or config.option.maxfail:
         raise pytest.UsageError("--write-reliability runs all cases to their end: no files, no -k, no -x with it")
