@@ -38,7 +38,7 @@ def test_a_wrong_password(make_site: MakeSite, rundb_server: RunDbServer) -> Non
     everything = site.dump_database()
     with Refusing(rundb_server.port, {"saslStart": AUTHENTICATION_FAILED}) as door:
         site.configure(rundb={"uri": door.uri, "user": "straxflow"})
-        for words in ((), ("-n",), ("runs/000001/live/registered.json",)):
+        for words in ((), ("-n",), ("runs/000001/live/registered.json",), ("runs/000001/released.json",)):
             refused = site.snakemake(*words, env={"STRAXFLOW_RUNDB_PASSWORD": SECRET})
             told_clearly(refused, "refuses: Authentication failed", "check rundb.user and the password")
             assert (refused.jobs, SECRET in refused.output) == ([], False)

@@ -61,7 +61,7 @@ def plain_errors():
     try:
         yield
     except StraxflowError as error:
-        if workflow.dryrun:
+        if not FLOW.holds_claims:  # no job has begun, so no other one can suffer
             logger.error(f"straxflow: {error}")
             sys.exit(1)
         raise WorkflowError(str(error)) from None
