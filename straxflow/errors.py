@@ -79,9 +79,15 @@ _DISKS = {
 }
 
 
-def no_fault(said: str) -> str | None:
-    """What to do about a full or read-only disk and the like, if words tell of one: it is not the run's fault."""
-    return next((advice for code, advice in _DISKS.items() if os.strerror(code) in said), None)
+def no_fault(trouble: Exception | str) -> str | None:
+    """What to do about a full or read-only disk and the like, if that is the trouble: it is not the run's fault.
+
+    An error tells by its number, or by that of its cause; another program by what it said.
+    """
+    if isinstance(trouble, str):
+        return next((advice for code, advice in _DISKS.items() if os.strerror(code) in trouble), None)
+    error = trouble if isinstance(trouble, OSError) else trouble.__cause__
+    return _DISKS.get(error.errno or 0) if isinstance(error, OSError) else None
 
 
 @contextmanager
@@ -93,5 +99,5 @@ def quiet_errors(shown_as: type[BaseException]) -> Iterator[None]:
         raise shown_as(f"straxflow: {error}") from None
     except OSError as error:
         told = f"{error.filename or 'the state folder'}: {error.strerror or error}"
-        advice = no_fault(told)
+        advice = no_fault(error)
         raise shown_as(f"straxflow: {told}{f': {advice}' if advice else ''}") from None

@@ -412,4 +412,4 @@ class Invocation:
 
 def _by(error: Exception) -> Standing:
     """How a run stands whose receipts or attempts could not be read or written."""
-    return Standing("waiting" if no_fault(str(error)) else "failed", str(error))
+    return Standing("waiting" if no_fault(error) else "failed", str(error))

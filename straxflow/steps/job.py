@@ -117,7 +117,7 @@ def _attempt(call: Call, step: Step, log_file: Path, log_name: str) -> None:
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         told = f"{error.strerror or error}:{where}"
-        advice = no_fault(told)
+        advice = no_fault(error)
         # a disk that fails is no bug, of which one would want to know the place
         log.error("%s", told if advice or error.errno == errno.EIO else traceback.format_exc())
         if advice:

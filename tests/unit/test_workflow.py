@@ -1,3 +1,4 @@
+import errno
 import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from straxflow.attempts import AttemptFile
 from straxflow.batch import Batch, BatchRun, campaign_name, runs_in_targets
 from straxflow.config import Config
 from straxflow.config.sections.resources import StepResources
-from straxflow.errors import Cause, ClaimLost, StraxflowError, quiet_errors
+from straxflow.errors import Cause, ClaimLost, StepFailed, StraxflowError, no_fault, quiet_errors
 from straxflow.expected import rated_bytes
 from straxflow.owner import Owner
 from straxflow.receipts import RunFacts, State, Transferred, write
@@ -141,6 +142,18 @@ def test_errors_are_shown_as_snakemakes_own() -> None:
         raise StraxflowError("in words")
     with pytest.raises(KeyError), quiet_errors(RuntimeError):
         raise KeyError("a bug")
+
+
+def test_trouble_that_is_no_runs_fault_is_told_by_its_number() -> None:
+    full = OSError(errno.ENOSPC, "kein Platz", "/disk/file")
+    assert no_fault(full) == "free some space"
+    behind = StepFailed("could not be removed")
+    behind.__cause__ = OSError(errno.EROFS, "nur lesbar", "/disk/file")
+    assert no_fault(behind) == "have the disk mounted for writing"
+    named = FileNotFoundError(errno.ENOENT, "there is none", "/disk/No space left on device")
+    for other in (named, OSError("No space left on device"), StepFailed("No space left on device")):
+        assert no_fault(other) is None
+    assert no_fault("cp: write: No space left on device") == "free some space"
 
 
 def test_runs_in_targets() -> None:
