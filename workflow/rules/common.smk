@@ -40,6 +40,7 @@ elif workflow.is_main_process and not workflow.output_settings.dryrun:
     SERVERS.prepare()
 
 # imported while the server does its own imports
+from straxflow.polls import remember_jobs
 from straxflow.slurm import JOB_PREFIX, SLURM
 from straxflow.workflow import Flow
 
@@ -152,7 +153,7 @@ def begin():
             config,
             here or "process" in CONFIG.head_node,
         )
-    name_batch_jobs()
+    tend_batch_jobs()
     lift_default_rate_limit()
 
 
@@ -163,14 +164,15 @@ def lift_default_rate_limit():
         workflow.scheduler.job_rate_limiter = None
 
 
-def name_batch_jobs():
-    """Name the Slurm jobs by invocation, so that a dead one's can be told and cancelled."""
+def tend_batch_jobs():
+    """Name the Slurm jobs by invocation, so that a dead one's can be told and cancelled; lose sight of none."""
     # the executor is made after the Snakefile was read and takes its settings at once, so
     # slurm-jobname-prefix comes too late here; it submits under this name, and asks by it
     executor = workflow.scheduler._executor
     if hasattr(executor, "run_uuid"):
         os.environ[SLURM] = "1"
         executor.run_uuid = f"{JOB_PREFIX}{BATCH}_{executor.run_uuid}"
+        remember_jobs(executor, lambda text: logger.warning(f"straxflow: {text}"))
 
 
 def finish():
