@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.measure import Sample, in_turn, run
-from bench.result import Result, compare, parts, times
+from bench.measure import Sample, Series, in_turn, ratio_of, run
+from bench.result import Judged, Result, Table, compare, judge, parts, times
 from bench.site import Lab, Site, job_seconds, make_site
 from straxflow.attempts import all_of
 from straxflow.config.load import ROOT
@@ -18,9 +18,10 @@ from straxflow.lab.daq import Daq, RunPlan
 from straxflow.receipts import Transferred
 
 RUNS = ("000001", "000002", "000003", "000004")
-SIZE_MB, QUICK_MB = 500.0, 50.0
+# of records in memory: 500 and 2,000 MB of live data on the DAQ's disk
+SIZE_MB, BIG_MB, QUICK_MB = 690.0, 2760.0, 50.0
 REPETITIONS, QUICK_REPETITIONS = 3, 1
-GOAL = 1.15
+GOAL, BIG_GOAL = 1.15, 1.10
 HERE = Path(__file__).parent
 
 
@@ -56,10 +57,11 @@ def bench(lab: Lab, quick: bool) -> Result:
         max(repetitions // 2, 1),
     )
     n = len(every)
+    judged, tables = ([], []) if quick else _big(cases, daq)
     return Result(
         "chain",
-        f"Runs of {summary.plain_bytes / 1e6:.0f} MB of records ({summary.disk_bytes / 1e6:.0f} MB on disk) to stored "
-        "and registered raw_records, by `snakemake --profile local`, against bench/bare_loop.sh (rsync --fsync, strax, "
+        f"Runs of {summary.disk_bytes / 1e6:.0f} MB of live data ({summary.plain_bytes / 1e6:.0f} MB of records) to "
+        "stored and registered raw_records, by `snakemake --profile local`, against bench/bare_loop.sh (rsync --fsync, strax, "
         "xxhsum, cp, sync), which checks nothing, reads nothing back and registers nothing",
         [
             compare("whole chain, one run, by bare loop", one["straxflow"], one["bare loop"], GOAL),
@@ -69,9 +71,11 @@ def bench(lab: Lab, quick: bool) -> Result:
                 one["bare loop, strax with two workers"],
                 None,
             ),
+            _cpu("whole chain, one run, CPU by bare loop", one["straxflow"], one["bare loop"]),
             compare(f"whole chain, {n} runs at once, by bare loop", many["straxflow"], many["bare loop"], None),
+            *judged,
         ],
-        [times("One run", list(one.values())), times(f"{n} runs", list(many.values())), *where],
+        [times("One run", list(one.values())), times(f"{n} runs", list(many.values())), *tables, *where],
         [
             "The site has `workers: 2` for raw_records, as one on two cores would; the loop calls strax with one, as "
             "straxer does if nothing is said, and in a case of its own with two.",
@@ -83,6 +87,25 @@ def bench(lab: Lab, quick: bool) -> Result:
             "with the size of the run and with the number of runs an invocation takes.",
         ],
     )
+
+
+def _big(cases: _Cases, daq: Daq) -> tuple[list[Judged], list[Table]]:
+    """One run of four times the size."""
+    cases.documents["000009"], summary = daq.take(RunPlan(9, size_mb=BIG_MB, seed=9))
+    run = ["000009"]
+    both = in_turn(
+        {"straxflow": lambda i: cases.whole(run, f"big{i}"), "bare loop": lambda i: cases.bare(run, f"big{i}")}, 2
+    )
+    what = f"whole chain, one run of {summary.disk_bytes / 1e9:.1f} GB"
+    judged = [
+        compare(f"{what}, by bare loop", both["straxflow"], both["bare loop"], BIG_GOAL),
+        _cpu(f"{what}, CPU by bare loop", both["straxflow"], both["bare loop"]),
+    ]
+    return judged, [times(f"One run of {summary.disk_bytes / 1e9:.1f} GB", list(both.values()))]
+
+
+def _cpu(what: str, case: Series, baseline: Series) -> Judged:
+    return judge(what, ratio_of(case, baseline, "cpu"), None, "")
 
 
 class _Cases:
@@ -99,7 +122,7 @@ class _Cases:
         site = make_site(self.lab, f"chain_{name}", self.daq, products)
         self.lab.runs(site.name).insert_many([dict(self.documents[r]) for r in runs])
         sample = site.snakemake()
-        if len(runs) == 1:
+        if runs == [RUNS[0]]:
             self.parts.append(where_it_goes(site, runs[0], sample))
         site.remove()
         return sample
@@ -115,7 +138,7 @@ class _Cases:
         ssh = " ".join(["ssh", *self.lab.sshd.ssh_options])
         loop = [str(HERE / "bare_loop.sh"), source, str(work), sys.executable, ssh, str(workers)]
         sample = run([*loop, *runs], cwd=ROOT, log=log)
-        if len(runs) == 1 and workers == 1:
+        if runs == [RUNS[0]] and workers == 1:
             found = re.findall(r"^part (\w+) ([\d.]+)$", log.read_text(), re.MULTILINE)
             self.bare_parts.append({part: float(seconds) for part, seconds in found})
         shutil.rmtree(work)
