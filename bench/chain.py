@@ -61,8 +61,8 @@ def bench(lab: Lab, quick: bool) -> Result:
     return Result(
         "chain",
         f"Runs of {summary.disk_bytes / 1e6:.0f} MB of live data ({summary.plain_bytes / 1e6:.0f} MB of records) to "
-        "stored and registered raw_records, by `snakemake --profile local`, against bench/bare_loop.sh (rsync --fsync, strax, "
-        "xxhsum, cp, sync), which checks nothing, reads nothing back and registers nothing",
+        "stored and registered raw_records, by `snakemake --profile local`, against bench/bare_loop.sh (rsync --fsync, "
+        "strax, xxhsum, cp, sync), which checks nothing, reads nothing back and registers nothing",
         [
             compare("whole chain, one run, by bare loop", one["straxflow"], one["bare loop"], GOAL),
             compare(
