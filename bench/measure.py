@@ -73,13 +73,19 @@ def run(
         process = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     wall = time.perf_counter() - began
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    own_cpu = cpu_of(process.pid, children=False)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         end = log.read_text(errors="replace")[-2000:] if log.is_file() else ""
         raise RuntimeError(f"{argv[0]} failed, exit {process.returncode}: {end}")
-    return Sample(wall, usage.ru_utime + usage.ru_stime, (int(fields[11]) + int(fields[12])) / _TICKS)
+    return Sample(wall, usage.ru_utime + usage.ru_stime, own_cpu)
+
+
+def cpu_of(pid: int, *, children: bool = True) -> float:
+    """CPU that a process has used so far, s; with `children` also those that it waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in fields[11 : 15 if children else 13]) / _TICKS
 
 
 def in_turn(cases: Mapping[str, Callable[[int], Sample]], repetitions: int) -> dict[str, Series]:
