@@ -142,11 +142,11 @@ def _settle(candidate: Path, final: Path, same: Same) -> Adopted | SetAside:
     return SetAside(final, aside)
 
 
-def publish(source: Path, final: Path, same: Same) -> Published | Adopted | SetAside:
+def publish(source: Path, final: Path, same: Same, *, flushed: bool = False) -> Published | Adopted | SetAside:
     """Move a finished private folder to its final name; its parent must exist. The first one wins.
 
-    On another filesystem it is copied beside the final name, read back from disk and compared first.
-    `source` is gone afterwards.
+    All of it is flushed to its disk before, unless it is `flushed` already. On another filesystem it is copied beside
+    the final name, read back from disk and compared first. `source` is gone afterwards.
 
     Raises:
         StepFailed, Damaged, Retryable: see `copy_tree`; then `source` is still there.
@@ -155,7 +155,7 @@ def publish(source: Path, final: Path, same: Same) -> Published | Adopted | SetA
     if source.stat().st_dev != final.parent.stat().st_dev:
         candidate = final.parent / incoming_name(final.name)
         copy_tree(source, candidate, hash_tree(source))
-    else:
+    elif not flushed:
         fsync_tree(source)
     try:
         try:

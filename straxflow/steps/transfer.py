@@ -47,7 +47,9 @@ def transfer(job: Job) -> Transferred:
             check = _check(job, facts, incoming, scans)
         job.fence.check()
         grant(config, incoming)
-        outcome = publish(incoming, final, lambda there, _: hash_tree(there).rows == manifest.rows)
+        # what was pulled is on the disk; not so what was made here to end a partial run
+        whole = facts.partial is None
+        outcome = publish(incoming, final, lambda there, _: hash_tree(there).rows == manifest.rows, flushed=whole)
     except OSError as error:
         if error.errno == errno.EIO:
             # what a disk failed to take may still look whole in memory: it serves nobody
