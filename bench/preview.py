@@ -1,126 +1,212 @@
-"""The preview of many pending runs in a large run database, and whether its queries use the indexes."""
+"""The preview and the claim of many pending runs in run databases of several sizes, and what they ask of the server."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 from pymongo.collection import Collection
 
 from bench.measure import Sample, Series, in_turn, measure
-from bench.result import Result, Table, judge, times
+from bench.result import Judged, Result, Table, judge, times
 from bench.site import Lab, Site, make_site
 from straxflow.cli import indexes
 from straxflow.lab.daq import RunPlan
 from straxflow.lab.daq.daq import run_document
+from straxflow.lab.wire import Wire, counted
 from straxflow.owner import Owner
 from straxflow.rundb.claims import Claimer
-from straxflow.rundb.client import connect
+from straxflow.rundb.client import RunDb, connect
+from straxflow.rundb.gate import look
 from straxflow.rundb.pending import INDEXES, campaign_indexes, candidates
+from straxflow.watch.due import look_for_work
 
-GOAL_S = 5.0
-CLAIMED = 200
+GOAL_S, QUERY_GOAL_S, GROWTH_GOAL = 5.0, 3.0, 1.05
+SIZES, QUICK_SIZES = (1_000, 10_000, 20_000, 100_000, 300_000), (500, 2_000)
+PREVIEWED, QUICK_PREVIEWED = 20_000, 2_000
+PENDING, QUICK_PENDING = 500, 100
+ENTRIES, FEW_ENTRIES = 20, 2
+FEW = 20
+"""Runs that are claimed at any size; as many as are pending are only claimed among up to `CLAIMED_AMONG` documents."""
+CLAIMED_AMONG = 10_000
+FILL_S = 150.0
+"""A size that would take longer to fill is left out."""
 REPETITIONS, QUICK_REPETITIONS = 3, 2
 HOSTS = ("demo-daq", "site", "tape", "analysis")
 TYPES = ("live", "raw_records", "records", "peaks", "events")
+QUERY, POLL, IDLE, SCAN = "query of the preview", "poll", "poll, nothing pending", "search for a run that is not there"
+Runs = Collection[dict[str, Any]]
+
+
+@dataclass
+class Step:
+    """What was found among so many documents."""
+
+    size: int
+    entries: int
+    fill_s: float
+    series: dict[str, Series] = field(default_factory=dict)
+    wires: dict[str, Wire] = field(default_factory=dict)
 
 
 def bench(lab: Lab, quick: bool) -> Result:
-    """Preview as a user does, then the queries alone: with and without indexes, small and large."""
-    large, small, pending = (2_000, 200, 100) if quick else (20_000, 2_000, 500)
-    changes = {"claim": {"max_runs": pending}, "rundb": {"timeout_s": 60}}
+    """One database grows, its pending runs stay the same; at one size the preview is called as a user does."""
+    pending, previewed = (QUICK_PENDING, QUICK_PREVIEWED) if quick else (PENDING, PREVIEWED)
     repetitions = QUICK_REPETITIONS if quick else REPETITIONS
-    queries: list[Series] = []
-    for count in (small, large):
-        site = make_site(lab, f"preview{count}", lab.folder / "daq", changes)
-        runs = lab.runs(site.name)
-        fill(runs, count, min(pending, small // 2))
-        for with_indexes in (False, True):
-            if with_indexes:
-                _make_indexes(site)
-            _pending(site, pending)
-            what = f"{count} documents, {'with' if with_indexes else 'without'} indexes"
-            found = in_turn(
-                {
-                    f"pending runs of {what}": lambda _: _pending(site, pending),  # noqa: B023  (called at once)
-                    f"claim of {CLAIMED}, {what}": lambda _: _claim(site, runs),  # noqa: B023
-                },
-                repetitions,
-            )
-            queries += found.values()
-    whole = in_turn({"preview": lambda _: site.snakemake("-n")}, repetitions)["preview"]
+    site = make_site(lab, "preview", lab.folder / "daq", {"claim": {"max_runs": pending}, "rundb": {"timeout_s": 60}})
+    runs = lab.runs(site.name)
+    with connect(site.config) as db:
+        for keys in indexes.missing(db, "online"):
+            indexes.create(db, keys)
+    fill(runs, max(SIZES) + pending, pending, first=max(SIZES) + 1)
+    whole = Series("preview")
+    steps: list[Step] = []
+    left_out: list[str] = []
+    for size in QUICK_SIZES if quick else SIZES:
+        entries = ENTRIES if size <= previewed else FEW_ENTRIES
+        expected = expected_fill(steps, size, entries)
+        if expected > FILL_S:
+            left_out.append(f"{size:,} documents are left out: to fill them in would take {expected:.0f} s here.")
+            continue
+        began = time.monotonic()
+        done = steps[-1].size - pending if steps else 0
+        fill(runs, size - pending, 0, first=done + 1, entries=entries)
+        steps.append(Step(size, entries, time.monotonic() - began))
+        _measure(steps[-1], site, runs, pending, repetitions if size <= previewed else 1)
+        if size == previewed:
+            whole = in_turn({"preview": lambda _: site.snakemake("-n")}, repetitions)["preview"]
+    runs.drop()
     low, high = whole.spread()
     named = [" + ".join(name for name, _ in keys) for keys in (*INDEXES, *campaign_indexes("online"))]
     return Result(
         "preview",
-        f"`snakemake --profile local -n` with {pending} pending runs among {large:,} run documents of 20 data entries, "
-        "one product (six jobs and more a run); then the queries alone, in this process. The database is the stand-in",
-        [judge(f"preview, {pending} of {large:,}", whole.median(), GOAL_S, " s", f"{low:.2f} to {high:.2f}")],
+        f"`snakemake --profile local -n` with {pending} pending runs among {previewed:,} run documents of {ENTRIES} "
+        "data entries, one product (six jobs and more a run); then the queries alone, in this process, among few and "
+        f"many documents, those beyond {previewed:,} of {FEW_ENTRIES} data entries. The database is the stand-in, "
+        "which has no indexes",
+        [
+            judge(f"preview, {pending} of {previewed:,}", whole.median(), GOAL_S, " s", f"{low:.2f} to {high:.2f}"),
+            *_judged(steps, pending),
+        ],
         [
             times("Preview", [whole]),
-            times("Queries", queries),
+            _queries(steps),
             Table("Indexes (`straxflow check` says which are missing)", ["fields"], [[name] for name in named]),
         ],
         [
-            "The stand-in has no explain(), so whether a MongoDB's planner takes the indexes is not shown here; with "
-            "and without them are not measured in turn, but one after the other, each after one call that does not "
-            "count. The queries are few: one for the pending, one for abandoned claims, one for every 500 candidates.",
+            "The stand-in goes through all documents once for each query, and for each update that asks for more than "
+            "an _id, as each claim of a run does: the search for a run that is not there is one such pass. With the "
+            "indexes a MongoDB looks only at what it gives; that its planner takes them is not shown here, for the "
+            "stand-in has no explain(). What is asked and answered was counted on the wire, and depends on no server.",
+            f"A claim of {pending} was measured among up to {CLAIMED_AMONG:,} documents, and all beyond {previewed:,} "
+            "documents only once.",
             "The rest of the preview is Snakemake's own work, on some eight jobs a run.",
+            *left_out,
         ],
     )
 
 
-def _pending(site: Site, count: int) -> Sample:
-    def work() -> None:
-        with connect(site.config) as db:
-            assert list(islice(candidates(db, site.config, "online"), count))
+def expected_fill(steps: Sequence[Step], size: int, entries: int) -> float:
+    """Seconds to fill up to a size, as fast as the last documents of that kind were; 0 if there were none."""
+    alike = [(one, before) for before, one in pairwise(steps) if one.entries == entries]
+    if not alike:
+        return 0.0
+    last, before = alike[-1]
+    return last.fill_s * (size - steps[-1].size) / (last.size - before.size)
 
-    return measure(work)
+
+def _measure(step: Step, site: Site, runs: Runs, pending: int, repetitions: int) -> None:
+    cases: dict[str, Callable[[RunDb], object]] = {
+        QUERY: lambda db: _preview(db, site, pending),
+        f"claim of {FEW}": lambda db: _claim(db, site, FEW),
+        POLL: lambda db: look_for_work(db, site.config, "online"),
+        SCAN: lambda db: db.runs.find_one({"number": -1}, {"_id": 1}),
+    }
+    if step.size <= CLAIMED_AMONG:
+        cases[f"claim of {pending}"] = lambda db: _claim(db, site, pending)
+    step.series |= in_turn({name: _timed(site, runs, case, step, name) for name, case in cases.items()}, repetitions)
+    newest = {"number": {"$gt": max(SIZES)}}
+    runs.update_many(newest, {"$set": {"processing_status": {"status": "done"}}})
+    step.series |= in_turn({IDLE: _timed(site, runs, cases[POLL], step, IDLE)}, repetitions)
+    runs.update_many(newest, {"$unset": {"processing_status": ""}})
 
 
-def _claim(site: Site, runs: Collection[dict[str, Any]]) -> Sample:
-    claim = site.config.claim.model_copy(update={"max_runs": CLAIMED})
+def _timed(site: Site, runs: Runs, case: Callable[[RunDb], object], step: Step, name: str) -> Callable[[int], Sample]:
+    def once(_: int) -> Sample:
+        with counted(site.config) as (db, wire):
+            sample = measure(lambda: case(db))
+        step.wires[name] = wire
+        if name.startswith("claim"):
+            mine = {"straxflow.online.claim.batch": "bench"}
+            runs.update_many(mine, {"$unset": {"straxflow": "", "processing_status": ""}})
+        return sample
+
+    return once
+
+
+def _preview(db: RunDb, site: Site, count: int) -> None:
+    found = candidates(db, site.config, "online", gate=look(db, site.config, "online"), wanted=count)
+    assert len(list(islice(found, count))) == count
+
+
+def _claim(db: RunDb, site: Site, count: int) -> None:
+    claim = site.config.claim.model_copy(update={"max_runs": count})
     config = site.config.model_copy(update={"claim": claim})
-
-    def work() -> None:
-        with connect(config) as db:
-            Claimer(db, config, "online", "bench", Owner.current()).claim_pending(lambda _: True, print)
-
-    sample = measure(work)
-    mine = {"straxflow.online.claim.batch": "bench"}
-    runs.update_many(mine, {"$unset": {"straxflow": "", "processing_status": ""}})
-    return sample
+    claimer = Claimer(db, config, "online", "bench", Owner.current())
+    assert len(claimer.claim_pending(lambda _: True, print, look(db, config, "online"))) == count
 
 
-def _make_indexes(site: Site) -> None:
-    with connect(site.config) as db:
-        for keys in indexes.missing(db, "online"):
-            indexes.create(db, keys)
+def _judged(steps: Sequence[Step], pending: int) -> list[Judged]:
+    """Seconds among the most documents, and how what is read grows from the fewest to the most."""
+    timed, grown = [], []
+    for name in (QUERY, f"claim of {pending}", POLL):
+        largest = [step for step in steps if name in step.series][-1]
+        what = f"{name}, {pending} pending of {largest.size:,}"
+        timed.append(judge(what, largest.series[name].median(), QUERY_GOAL_S, " s"))
+    few, many = steps[0], steps[-1]
+    for name in (QUERY, f"claim of {FEW}", POLL):
+        growth = many.wires[name].bytes / few.wires[name].bytes
+        grown.append(judge(f"{name}: bytes read, of {many.size:,} by {few.size:,}", growth, GROWTH_GOAL, ""))
+    return timed + grown
 
 
-def fill(runs: Collection[dict[str, Any]], count: int, pending: int) -> None:
-    """Insert run documents, the newest of them pending."""
-    documents = _documents(count, pending)
+def _queries(steps: Sequence[Step]) -> Table:
+    columns = ["what", "among", "s: median (range)", "CPU here, s", "commands", "documents read", "kB read"]
+    names = dict.fromkeys(name for step in steps for name in step.series)
+    rows = []
+    for name in names:
+        for step in (one for one in steps if name in one.series):
+            found, wire = step.series[name], step.wires[name]
+            counts = [str(len(wire.commands)), str(wire.documents), f"{wire.bytes / 1e3:.1f}"]
+            rows.append([name, f"{step.size:,}", found.show(), f"{found.median('cpu'):.2f}", *counts])
+    return Table("Queries", columns, rows)
+
+
+def fill(runs: Runs, count: int, pending: int, first: int = 1, entries: int = ENTRIES) -> None:
+    """Insert run documents from `first` to `count`: the newest pending, the others with so many entries of copies."""
+    documents = _documents(first, count, pending, entries)
     while batch := list(islice(documents, 1000)):
         runs.insert_many(batch)
 
 
-def _documents(count: int, pending: int) -> Iterator[dict[str, Any]]:
+def _documents(first: int, count: int, pending: int, entries: int) -> Iterator[dict[str, Any]]:
     """Run documents as years of data taking leave them: the newest are pending, some older ones failed."""
     dice = random.Random(1)
     start = datetime.now(UTC) - timedelta(minutes=20 * count + 60)
-    for number in range(1, count + 1):
+    for number in range(first, count + 1):
         plan = RunPlan(number, dice.choice(("background", "calibration", "led")), duration_s=1000)
         began = start + timedelta(minutes=20 * number)
         document = run_document(plan, Path("/daq"), HOSTS[0], "demo", began)
         document |= {"end": began + timedelta(seconds=1000), "rate": {"demo": {"avg": 1.3, "max": 1.5}}}
         if number <= count - pending:
-            document["data"] += [_entry(number, host, kind, i) for i in range(4) for host, kind in _places(i)]
+            places = ((i, host, kind) for i in range(4) for host, kind in _places(i))
+            document["data"] += [_entry(number, host, kind, i) for i, host, kind in islice(places, entries)]
             state = "failed" if dice.random() < 0.01 else "done"
             document["processing_status"] = {"status": state, "time": began, "host": "site", "reason": None}
         yield document
