@@ -69,6 +69,10 @@ class StepFailed(StraxflowError):
         self.cause = cause
 
 
+class NotMounted(StepFailed, Retryable):
+    """A folder is not there, or not marked, as when its disk is not mounted: no run's fault."""
+
+
 _DISKS = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space, or have the quota raised",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from straxflow.config import Config
-from straxflow.errors import StraxflowError
+from straxflow.errors import NotMounted, StraxflowError
 from straxflow.fsio import check_marker, write_marker
 from straxflow.permissions import give_folder
 from straxflow.receipts import State
@@ -38,16 +38,18 @@ def check_folders(config: Config, state: State) -> None:
     """Make sure that each folder is there and is the right one; an unmounted disk must not look like no data.
 
     Raises:
-        StraxflowError: naming all folders that are not.
+        NotMounted: naming all folders that are not, as far as one can tell for their disks.
+        StraxflowError: if there are others among them.
     """
-    problems = []
+    problems: list[StraxflowError] = []
     for kind, folder in local_folders(config, state):
         try:
             check_marker(folder, kind, marker_site(config, kind, state))
         except StraxflowError as error:
-            problems.append(str(error))
+            problems.append(error)
     if problems:
-        raise StraxflowError("\n".join(problems))
+        away = all(isinstance(problem, NotMounted) for problem in problems)
+        raise (NotMounted if away else StraxflowError)("\n".join(map(str, problems)))
 
 
 def init_folders(config: Config, state: State) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from straxflow.errors import Damaged, StepFailed
+from straxflow.errors import Damaged, NotMounted, StepFailed
 from straxflow.owner import Owner
 
 INCOMING = ".incoming-"
@@ -219,10 +219,11 @@ def judge_marker(where: str, content: bytes | None, kind: str, site: str) -> Non
     """Compare the content of a folder's marker (None: there is none) with what it must say.
 
     Raises:
+        NotMounted: if there is none.
         StepFailed: with what was found and what to do.
     """
     if content is None:
-        raise StepFailed(
+        raise NotMounted(
             f"{where}: has no identity marker {MARKER}: is the disk mounted? Expected the {kind} of site "
             f"{site}; if the folder is new, mark it once (straxflow init)"
         )
@@ -242,11 +243,12 @@ def check_marker(folder: Path, kind: str, site: str) -> None:
     """Make sure that a folder is the one it is taken for.
 
     Raises:
-        StepFailed: no such folder, no marker (unmounted), or another's marker.
+        NotMounted: no such folder, or no marker.
+        StepFailed: another's marker.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise StepFailed(
+        raise NotMounted(
             f"{folder}: no such folder (the {kind} of site {site}): is the disk mounted? If it is new: straxflow init"
         )
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from straxflow.digests import Difference, Manifest, hash_tree, verify_tree
-from straxflow.errors import Damaged, StepFailed
+from straxflow.errors import Damaged, NotMounted
 from straxflow.fsio import check_marker, fsync_path, remove_tree, rename_noreplace, write_marker
 from straxflow.publish import copy_tree
 from straxflow.transport.store import Space, Store, space_of
@@ -35,7 +35,7 @@ class LocalStore(Store):
         try:
             return sorted(p.name for p in self.folder.iterdir())
         except OSError as error:
-            raise StepFailed(f"{self.folder}: can't be listed: {error.strerror}: is the disk mounted?") from error
+            raise NotMounted(f"{self.folder}: can't be listed: {error.strerror}: is the disk mounted?") from error
 
     def space(self) -> Space:  # noqa: D102
         return space_of(self.folder)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from straxflow.digests import Difference, FileDigest, Manifest, describe, verify_tree
-from straxflow.errors import Damaged, StepFailed
+from straxflow.errors import Damaged, NotMounted, StepFailed
 from straxflow.fsio import MARKER, judge_marker, marker_text
 from straxflow.publish import must_be_whole
 from straxflow.transport import ssh
@@ -52,7 +52,7 @@ class RemoteStore(Store):
         argv = ["sh", "-c", script, "straxflow", self.folder, *args]
         result = ssh.run(self.host, self.ssh_options, argv, timeout_s=self.timeout_s)
         if result.code == 3 and 3 not in ok:
-            raise StepFailed(f"{self.where}: no such folder there: is the disk mounted? ({result.err.strip()})")
+            raise NotMounted(f"{self.where}: no such folder there: is the disk mounted? ({result.err.strip()})")
         if result.code not in ok:
             raise StepFailed(f"{self.where}: failed there (exit {result.code}): {result.err.strip()[-300:]}")
         return result

@@ -1,6 +1,6 @@
 /* LD_PRELOAD: a disk that fails, a clock that is wrong.
  *
- * FAULT=call:what:path[:nth]
+ * FAULT=call:what:path[:nth][;call:what:path...]
  *   call: open, read, write, fsync or rename; of files whose path contains `path`
  *   what: an errno by number; "half" and "end" (read: half of what was asked for, or nothing more); "slow" (50 ms)
  *   nth:  from which call on in a process (1 if not given)
@@ -20,34 +20,52 @@
 #include <time.h>
 #include <unistd.h>
 
-static char call[16], what[16], part[512];
-static long first = 1, seen, off;
+static struct fault {
+    char call[16], what[16], part[512];
+    long first, seen;
+} faults[16];
+static int many;
+static long off;
 static char since[512];
 
 __attribute__((constructor)) static void begin(void) {
-    const char *told = getenv("FAULT");
-    if (told) sscanf(told, "%15[^:]:%15[^:]:%511[^:]:%ld", call, what, part, &first);
+    for (const char *told = getenv("FAULT"); told && many < 16; told = strchr(told, ';')) {
+        struct fault *one = &faults[many++];
+        told += *told == ';';
+        one->first = 1;
+        sscanf(told, "%15[^:]:%15[^:]:%511[^:;]:%ld", one->call, one->what, one->part, &one->first);
+    }
     const char *clock_is = getenv("CLOCK");
     if (clock_is) sscanf(clock_is, "%ld:%511[^:]", &off, since);
 }
 
 /* Whether this call fails, or goes wrong: 0 no, 1 an error (errno is set), 2 half, 3 end. */
 static int strikes(const char *name, const char *path) {
-    if (strcmp(name, call) || !path || !strstr(path, part) || __sync_add_and_fetch(&seen, 1) < first) return 0;
-    if (!strcmp(what, "half")) return 2;
-    if (!strcmp(what, "end")) return 3;
-    if (!strcmp(what, "slow")) {
+    for (struct fault *one = faults; path && one < faults + many; one++) {
+        if (strcmp(name, one->call) || !strstr(path, one->part)) continue;
+        if (__sync_add_and_fetch(&one->seen, 1) < one->first) continue;
+        if (!strcmp(one->what, "half")) return 2;
+        if (!strcmp(one->what, "end")) return 3;
+        if (strcmp(one->what, "slow")) {
+            errno = atoi(one->what);
+            return 1;
+        }
         struct timespec pause = {0, 50000000};
         nanosleep(&pause, NULL);
-        return 0;
     }
-    errno = atoi(what);
-    return 1;
+    return 0;
+}
+
+/* Whether any fault is of this call: most programs need not look where their files are. */
+static int concerns(const char *name) {
+    for (int n = 0; n < many; n++)
+        if (!strcmp(name, faults[n].call)) return 1;
+    return 0;
 }
 
 static int strikes_fd(const char *name, int fd) {
     char link[64], path[4096];
-    if (strcmp(name, call)) return 0;
+    if (!concerns(name)) return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t size = readlink(link, path, sizeof path - 1);
     if (size < 0) return 0;
