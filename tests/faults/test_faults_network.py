@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +12,11 @@ import pytest
 from straxflow.digests import hash_tree
 from straxflow.errors import Retryable
 from straxflow.lab.process import free_ports
+from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
 from straxflow.transport import Place, pull
 from tests.faults.checks import nothing_is_lost, told_clearly
-from tests.faults.conftest import MakeSite
+from tests.faults.conftest import RAW, MakeSite
 from tests.faults.proxy import Proxy
 from tests.site import Site
 
@@ -90,14 +91,23 @@ def with_key(site: Site, key: Path) -> list[str]:
     ],
 )
 def test_a_host_that_cannot_be_entered(
-    site: Site, tmp_path: Path, options: Callable[[Site, Path], list[str]], word: str
+    shut_out: Site, tmp_path: Path, options: Callable[[Site, Path], list[str]], word: str
 ) -> None:
-    site.configure(transfer=PATIENCE, daq={"ssh_options": options(site, tmp_path)})
+    shut_out.configure(daq={"ssh_options": options(shut_out, tmp_path)})
+    wait_out(shut_out, 1, word)
+
+
+@pytest.fixture(scope="module")
+def shut_out(tmp_path_factory: pytest.TempPathFactory, rundb_server: RunDbServer, sshd: Sshd) -> Iterator[Site]:
+    """A site that reaches the DAQ after all tests only, and has its run brought in then."""
+    folder = tmp_path_factory.mktemp("shut") / "site"
+    site = Site(folder, rundb_server, sshd, settings={"products": RAW, "transfer": PATIENCE})
     site.take(1, "led", 0.5)
-    wait_out(site, 1, word)
+    yield site
     site.configure(daq={"ssh_options": site.sshd.ssh_options})
     assert site.snakemake().code == 0
     nothing_is_lost(site, done=[1])
+    site.close()
 
 
 @pytest.mark.slow
