@@ -11,13 +11,27 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import chain, latency, memory, mirror, overhead, pending, preview, report, transfer
+from bench import (
+    chain,
+    compression,
+    delays,
+    hashing,
+    latency,
+    memory,
+    mirror,
+    overhead,
+    pending,
+    preview,
+    report,
+    transfer,
+)
 from bench.result import Result
 from bench.site import Lab, lab
 from straxflow.config.load import ROOT
 
 BENCHES: dict[str, Callable[[Lab, bool], Result]] = {
     "transfer": transfer.bench,
+    "delays": delays.bench,
     "chain": chain.bench,
     "preview": preview.bench,
     "pending": pending.bench,
@@ -25,6 +39,8 @@ BENCHES: dict[str, Callable[[Lab, bool], Result]] = {
     "overhead": overhead.bench,
     "memory": memory.bench,
     "mirror": mirror.bench,
+    "hashing": hashing.bench,
+    "compression": compression.bench,
 }
 PAGE = ROOT / "docs" / "performance.md"
 

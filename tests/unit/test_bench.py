@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import report
+from bench import compression, delays, hashing, report
 from bench.__main__ import BENCHES, parse
 from bench.measure import Sample, Series, in_turn, ratio_of, run
 from bench.result import Result, Table, compare, judge, parts, times
+from bench.site import Lab
+from bench.transfer import Files
 
 
 def series(name: str, *walls: float) -> Series:
@@ -84,3 +86,45 @@ def test_the_tables_are_shown_on_a_terminal() -> None:
 def test_help_lists_the_benches() -> None:
     done = subprocess.run([sys.executable, "-m", "bench", "--help"], capture_output=True, text=True, check=True)
     assert all(name in done.stdout for name in BENCHES)
+
+
+def test_sets_of_files_are_named_in_words() -> None:
+    assert [Files(20, 50.0, 1).name, Files(20_000, 0.01, 1).name] == ["20 x 50 MB", "20,000 x 10 kB"]
+
+
+def test_where_no_line_can_be_made_nothing_is_told_of_delays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(_: Path) -> Path:
+        raise delays.NotPossible("cc is not installed")
+
+    monkeypatch.setattr(delays, "build", build)
+    result = delays.bench(Lab(tmp_path, None, None), True)  # type: ignore[arg-type]  # it gets no further
+    assert (result.judged, result.tables) == ([], [])
+    assert result.notes == ["not measured: cc is not installed"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_speeds_are_by_wall_clock_and_by_cpu() -> None:
+    (row,) = hashing.speeds("", {"xxhsum": series("xxhsum", 0.5)}, 2.0).rows
+    assert row == ["xxhsum", "0.50 (0.50 to 0.50)", "4.00", "8.00"]
+
+
+def test_the_table_of_compressors_is_put_in_words() -> None:
+    found = {
+        "lz4": compression.Figures(0.6, 400, 800),
+        "zstd": compression.Figures(0.4, 100, 400),
+        "blosc": compression.Figures(0.7, 300, 900),
+    }
+    assert compression.say("demo", found) == (
+        "demo: zstd makes the smallest files (0.40 of the plain size); lz4 is the fastest, with files 1.50 times as "
+        "large, written 4.0 and read 2.0 times as fast."
+    )
+    assert "zstd saves 33 % of the disk, for 7.5 s more of a core" in compression.say_default(found)
+    smaller = {**found, "lz4": compression.Figures(0.612, 400, 800)}
+    assert "by at most 2.0 %" in compression.say_chunks({"demo": {20: found, 200: smaller}})
+
+
+def test_noise_is_of_records_around_the_baselines() -> None:
+    records = compression.noise(244_000)
+    assert records.nbytes == 244_000
+    low, high = compression.BASELINES
+    assert low - 20 < records["data"].min() < records["data"].max() < high + 20
