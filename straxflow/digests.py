@@ -68,9 +68,10 @@ def digest_file(
     """Size and digest of one file of a folder; see `hash_file`."""
     hasher = ALGORITHMS[algorithm]()
     size = 0
-    buffer = memoryview(bytearray(CHUNK))
     fd = os.open(folder / path, os.O_RDONLY | os.O_CLOEXEC)
     with naming(folder / path), os.fdopen(fd, "rb", buffering=0) as file:
+        # to clear a large buffer takes longer than to read a small file; one byte more sees its end, or that it grows
+        buffer = memoryview(bytearray(min(CHUNK, os.fstat(fd).st_size + 1)))
         if cold or sync:
             os.fsync(fd)
         if cold:

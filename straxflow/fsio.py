@@ -145,6 +145,20 @@ def fsync_folders(folder: Path, files: bool = False) -> None:
         fsync_path(Path(where))
 
 
+def sync_filesystem(folder: Path) -> None:
+    """Flush all of the filesystem that a folder stands on: for thousands of files faster than one by one."""
+    if not hasattr(_libc, "syncfs"):
+        fsync_tree(folder)
+        return
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(fd) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), os.fspath(folder))
+    finally:
+        os.close(fd)
+
+
 def rename_noreplace(source: Path, target: Path) -> None:
     """Rename, but never onto anything, not even onto an empty folder.
 

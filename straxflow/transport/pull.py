@@ -10,7 +10,7 @@ from pathlib import Path
 
 from straxflow.digests import FileDigest, digest_file
 from straxflow.errors import Retryable, StepFailed
-from straxflow.fsio import fsync_folders, walk_files
+from straxflow.fsio import fsync_folders, sync_filesystem, walk_files
 from straxflow.transport.rsync import PARTIAL, Item, Log, Place, Rsync
 from straxflow.transport.ssh import LostConnection, shared_connection
 
@@ -34,8 +34,8 @@ class _Pull:
         self.bytes += item.size
         progress(self.bytes)
 
-    def _hash(self, path: str) -> Future[FileDigest]:
-        return self.pool.submit(digest_file, self.target, path, cold=self.cold, sync=True)
+    def _hash(self, path: str, sync: bool = True) -> Future[FileDigest]:
+        return self.pool.submit(digest_file, self.target, path, cold=self.cold, sync=sync)
 
     def transfer(self, link_dests: Sequence[Path], timeout_s: float, progress: Progress) -> None:
         """One rsync; files are flushed and hashed here while the next ones still come."""
@@ -75,9 +75,13 @@ class _Pull:
         """Digests here, and a message for each file that is not what the sender has."""
         skipped = [item.path for item in listing if item.path not in self.sent]
         for item in listing:
-            if item.path not in self.sent or item.path not in self.here:
+            if item.path not in self.sent:
+                self.here[item.path] = self._hash(item.path, sync=False)
+            elif item.path not in self.here:
                 self.here[item.path] = self._hash(item.path)
         if skipped:
+            # an attempt that was killed may not have flushed what it left
+            sync_filesystem(self.target)
             self.sent |= {f.path: f for f in self.rsync.digests(timeout_s, skipped)}
         found, bad = [], []
         for item in listing:
