@@ -67,18 +67,18 @@ def _claim_some(files: list[Path], root: Path, name: str, found: Any, go: Any, o
 
 @pytest.mark.fault(
     group="two",
-    broken="eight processes claim 800 runs at the same time",
+    broken="eight processes claim 2000 runs at the same time",
     left="each run claimed by one of them, once",
     next="as ever",
 )
 @pytest.mark.slow
-def test_eight_processes_claim_each_of_800_runs_once(site: Site) -> None:
+def test_eight_processes_claim_each_of_2000_runs_once(site: Site) -> None:
     site.document(1)
     first = site.doc(1)
     del first["_id"]
-    site.runs.insert_many([{**first, "number": number} for number in range(2, 801)])
+    site.runs.insert_many([{**first, "number": number} for number in range(2, 2001)])
     # nobody renews here
-    site.configure(claim={"max_runs": 100, "lease_s": 3600})
+    site.configure(claim={"max_runs": 250, "lease_s": 3600})
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     # none claims before all are there: the first one would have all of them
@@ -92,7 +92,7 @@ def test_eight_processes_claim_each_of_800_runs_once(site: Site) -> None:
     for worker in workers:
         worker.join(30)
     holders = {int(run): (batch, token) for batch, runs in claimed.items() for run, token in runs.items()}
-    assert sum(map(len, claimed.values())) == len(holders) == 800
+    assert sum(map(len, claimed.values())) == len(holders) == 2000
     told = {d["number"]: d["straxflow"]["online"] for d in site.runs.find()}
     assert holders == {number: (part["claim"]["batch"], part["token"]) for number, part in told.items()}
     assert {token for _, token in holders.values()} == {1}
