@@ -1,7 +1,7 @@
-"""Batch jobs are not forgotten when the batch system gives no answer.
+"""How Snakemake's Slurm plugin asks for its jobs: none is forgotten, and none that has ended waits for long.
 
-A poll of Snakemake's Slurm plugin in which all queries fail (slurmctld is away for half a minute) drops its jobs, and
-Snakemake waits for them for ever.
+A poll of the plugin in which all queries fail (slurmctld is away for half a minute) drops its jobs, and Snakemake waits
+for them for ever. From poll to poll it asks more seldom, up to every three minutes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,15 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 
-def remember_jobs(executor: Any, warn: Callable[[str], object]) -> None:
-    """Let an executor's polls keep each job of which they learn nothing; `warn` is told when that begins and ends."""
+MOST_S = 20.0
+"""One query for all jobs of an invocation each so many seconds is no burden to a Slurm."""
+
+
+def tend_polls(executor: Any, warn: Callable[[str], object]) -> None:
+    """Let an executor's polls keep each job of which they learn nothing, and follow one another within `MOST_S`.
+
+    `warn` is told when a batch system begins to be silent, and when that ends.
+    """
     told: set[int] = set()
 
     def noting(report: Callable[..., None]) -> Callable[..., None]:
@@ -41,6 +48,7 @@ def remember_jobs(executor: Any, warn: Callable[[str], object]) -> None:
                 if silent
                 else "the batch system answers again"
             )
+        executor.next_seconds_between_status_checks = min(executor.next_seconds_between_status_checks, MOST_S)
         for job in silent:
             yield job
 

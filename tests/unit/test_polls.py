@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
-from straxflow.polls import remember_jobs
+from straxflow.polls import MOST_S, tend_polls
 
 
 class Executor:
@@ -14,6 +14,7 @@ class Executor:
         self.answers = True
         self.ended: dict[str, bool] = {}
         self.reported: list[tuple[str, bool]] = []
+        self.next_seconds_between_status_checks = 5.0
 
     def report_job_success(self, job: SimpleNamespace) -> None:
         self.reported.append((job.name, True))
@@ -29,6 +30,7 @@ class Executor:
                 self.report_job_success(job)
             else:
                 self.report_job_error(job, msg="failed")
+        self.next_seconds_between_status_checks += 10
 
 
 def poll(executor: Executor, jobs: list[SimpleNamespace]) -> list[str]:
@@ -40,7 +42,7 @@ def poll(executor: Executor, jobs: list[SimpleNamespace]) -> list[str]:
 
 def test_jobs_outlast_polls_without_an_answer() -> None:
     executor, said = Executor(), []
-    remember_jobs(executor, said.append)
+    tend_polls(executor, said.append)
     jobs = [SimpleNamespace(name=name) for name in "abc"]
     assert poll(executor, jobs) == ["a", "b", "c"]
     executor.answers = False
@@ -52,3 +54,10 @@ def test_jobs_outlast_polls_without_an_answer() -> None:
     assert said[1:] == ["the batch system answers again"]
     assert poll(executor, []) == []
     assert len(said) == 2
+
+
+def test_polls_follow_one_another_soon_enough() -> None:
+    executor = Executor()
+    tend_polls(executor, print)
+    waits = [poll(executor, []) or executor.next_seconds_between_status_checks for _ in range(4)]
+    assert waits == [15, MOST_S, MOST_S, MOST_S]

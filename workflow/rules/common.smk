@@ -40,7 +40,7 @@ elif workflow.is_main_process and not workflow.output_settings.dryrun:
     SERVERS.prepare()
 
 # imported while the server does its own imports
-from straxflow.polls import remember_jobs
+from straxflow.polls import tend_polls
 from straxflow.slurm import JOB_PREFIX, SLURM
 from straxflow.workflow import Flow
 
@@ -172,7 +172,7 @@ def tend_batch_jobs():
     if hasattr(executor, "run_uuid"):
         os.environ[SLURM] = "1"
         executor.run_uuid = f"{JOB_PREFIX}{BATCH}_{executor.run_uuid}"
-        remember_jobs(executor, lambda text: logger.warning(f"straxflow: {text}"))
+        tend_polls(executor, lambda text: logger.warning(f"straxflow: {text}"))
 
 
 def finish():
