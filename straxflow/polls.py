@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-
 MOST_S = 20.0
 """One query for all jobs of an invocation each so many seconds is no burden to a Slurm."""
 
