@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import (
+    batch,
     chain,
     compression,
     delays,
@@ -23,6 +24,7 @@ from bench import (
     pending,
     preview,
     report,
+    small_runs,
     transfer,
 )
 from bench.result import Result
@@ -33,6 +35,8 @@ BENCHES: dict[str, Callable[[Lab, bool], Result]] = {
     "transfer": transfer.bench,
     "delays": delays.bench,
     "chain": chain.bench,
+    "small_runs": small_runs.bench,
+    "batch": batch.bench,
     "preview": preview.bench,
     "pending": pending.bench,
     "latency": latency.bench,

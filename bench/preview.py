@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bench.site import Lab, Site, make_site
 from straxflow.cli import indexes
 from straxflow.lab.daq import RunPlan
 from straxflow.lab.daq.daq import run_document
+from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.wire import Wire, counted
 from straxflow.owner import Owner
 from straxflow.rundb.claims import Claimer
@@ -29,18 +31,21 @@ from straxflow.watch.due import look_for_work
 
 GOAL_S, QUERY_GOAL_S, GROWTH_GOAL = 5.0, 3.0, 1.05
 SIZES, QUICK_SIZES = (1_000, 10_000, 20_000, 100_000, 300_000), (500, 2_000)
+NEWEST = {"number": {"$gt": max(SIZES)}}
 PREVIEWED, QUICK_PREVIEWED = 20_000, 2_000
 PENDING, QUICK_PENDING = 500, 100
 ENTRIES, FEW_ENTRIES = 20, 2
 FEW = 20
 """Runs that are claimed at any size; as many as are pending are only claimed among up to `CLAIMED_AMONG` documents."""
 CLAIMED_AMONG = 10_000
+MEMORY_MB = 8_000
+"""Of a stand-in of this bench's own: one that does not hold all documents collects garbage for minutes."""
 FILL_S = 150.0
 """A size that would take longer to fill is left out."""
 REPETITIONS, QUICK_REPETITIONS = 3, 2
 HOSTS = ("demo-daq", "site", "tape", "analysis")
 TYPES = ("live", "raw_records", "records", "peaks", "events")
-QUERY, POLL, IDLE, SCAN = "query of the preview", "poll", "poll, nothing pending", "search for a run that is not there"
+QUERY, POLL, IDLE, SCAN = "query of the preview", "poll", "poll, nothing pending", "one pass: no such run"
 Runs = Collection[dict[str, Any]]
 
 
@@ -50,13 +55,24 @@ class Step:
 
     size: int
     entries: int
+    filled: int
     fill_s: float
     series: dict[str, Series] = field(default_factory=dict)
     wires: dict[str, Wire] = field(default_factory=dict)
 
 
 def bench(lab: Lab, quick: bool) -> Result:
-    """One database grows, its pending runs stay the same; at one size the preview is called as a user does."""
+    """Measure on a stand-in of its own, which is removed at the end."""
+    folder = lab.folder / "rundb_preview"
+    try:
+        with RunDbServer(folder, memory_mb=MEMORY_MB) as rundb:
+            return _bench(replace(lab, rundb=rundb), quick)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bench(lab: Lab, quick: bool) -> Result:
+    """A collection grows, its pending runs stay the same; at one size the preview is called as a user does."""
     pending, previewed = (QUICK_PENDING, QUICK_PREVIEWED) if quick else (PENDING, PREVIEWED)
     repetitions = QUICK_REPETITIONS if quick else REPETITIONS
     site = make_site(lab, "preview", lab.folder / "daq", {"claim": {"max_runs": pending}, "rundb": {"timeout_s": 60}})
@@ -64,24 +80,29 @@ def bench(lab: Lab, quick: bool) -> Result:
     with connect(site.config) as db:
         for keys in indexes.missing(db, "online"):
             indexes.create(db, keys)
-    fill(runs, max(SIZES) + pending, pending, first=max(SIZES) + 1)
     whole = Series("preview")
     steps: list[Step] = []
     left_out: list[str] = []
+    done = 0
     for size in QUICK_SIZES if quick else SIZES:
         entries = ENTRIES if size <= previewed else FEW_ENTRIES
-        expected = expected_fill(steps, size, entries)
+        if steps and steps[-1].entries != entries:
+            runs.drop()
+            done = 0
+        expected = expected_fill(steps, size - done, entries)
         if expected > FILL_S:
             left_out.append(f"{size:,} documents are left out: to fill them in would take {expected:.0f} s here.")
             continue
         began = time.monotonic()
-        done = steps[-1].size - pending if steps else 0
+        # what is newest stands last, where a pass of the stand-in comes to it last
+        runs.delete_many(NEWEST)
         fill(runs, size - pending, 0, first=done + 1, entries=entries)
-        steps.append(Step(size, entries, time.monotonic() - began))
+        fill(runs, max(SIZES) + pending, pending, first=max(SIZES) + 1)
+        steps.append(Step(size, entries, size - pending - done, time.monotonic() - began))
+        done = size - pending
         _measure(steps[-1], site, runs, pending, repetitions if size <= previewed else 1)
         if size == previewed:
             whole = in_turn({"preview": lambda _: site.snakemake("-n")}, repetitions)["preview"]
-    runs.drop()
     low, high = whole.spread()
     named = [" + ".join(name for name, _ in keys) for keys in (*INDEXES, *campaign_indexes("online"))]
     return Result(
@@ -101,7 +122,7 @@ def bench(lab: Lab, quick: bool) -> Result:
         ],
         [
             "The stand-in goes through all documents once for each query, and for each update that asks for more than "
-            "an _id, as each claim of a run does: the search for a run that is not there is one such pass. With the "
+            "an _id, as each claim of a run does: the search for a run that is not there is one pass. With the "
             "indexes a MongoDB looks only at what it gives; that its planner takes them is not shown here, for the "
             "stand-in has no explain(). What is asked and answered was counted on the wire, and depends on no server.",
             f"A claim of {pending} was measured among up to {CLAIMED_AMONG:,} documents, and all beyond {previewed:,} "
@@ -112,13 +133,10 @@ def bench(lab: Lab, quick: bool) -> Result:
     )
 
 
-def expected_fill(steps: Sequence[Step], size: int, entries: int) -> float:
-    """Seconds to fill up to a size, as fast as the last documents of that kind were; 0 if there were none."""
-    alike = [(one, before) for before, one in pairwise(steps) if one.entries == entries]
-    if not alike:
-        return 0.0
-    last, before = alike[-1]
-    return last.fill_s * (size - steps[-1].size) / (last.size - before.size)
+def expected_fill(steps: Sequence[Step], more: int, entries: int) -> float:
+    """Seconds to fill in so many more documents, as fast as the last ones of that kind were; 0 if there were none."""
+    alike = [step for step in steps if step.entries == entries]
+    return alike[-1].fill_s * more / alike[-1].filled if alike else 0.0
 
 
 def _measure(step: Step, site: Site, runs: Runs, pending: int, repetitions: int) -> None:
@@ -131,10 +149,9 @@ def _measure(step: Step, site: Site, runs: Runs, pending: int, repetitions: int)
     if step.size <= CLAIMED_AMONG:
         cases[f"claim of {pending}"] = lambda db: _claim(db, site, pending)
     step.series |= in_turn({name: _timed(site, runs, case, step, name) for name, case in cases.items()}, repetitions)
-    newest = {"number": {"$gt": max(SIZES)}}
-    runs.update_many(newest, {"$set": {"processing_status": {"status": "done"}}})
+    runs.update_many(NEWEST, {"$set": {"processing_status": {"status": "done"}}})
     step.series |= in_turn({IDLE: _timed(site, runs, cases[POLL], step, IDLE)}, repetitions)
-    runs.update_many(newest, {"$unset": {"processing_status": ""}})
+    runs.update_many(NEWEST, {"$unset": {"processing_status": ""}})
 
 
 def _timed(site: Site, runs: Runs, case: Callable[[RunDb], object], step: Step, name: str) -> Callable[[int], Sample]:
@@ -163,12 +180,14 @@ def _claim(db: RunDb, site: Site, count: int) -> None:
 
 
 def _judged(steps: Sequence[Step], pending: int) -> list[Judged]:
-    """Seconds among the most documents, and how what is read grows from the fewest to the most."""
+    """Seconds among many documents, and how what is read grows from the fewest to the most."""
     timed, grown = [], []
     for name in (QUERY, f"claim of {pending}", POLL):
-        largest = [step for step in steps if name in step.series][-1]
-        what = f"{name}, {pending} pending of {largest.size:,}"
-        timed.append(judge(what, largest.series[name].median(), QUERY_GOAL_S, " s"))
+        alike = {step.entries: step for step in steps if name in step.series}
+        # the largest of each kind of document
+        for step in alike.values():
+            what = f"{name}, {pending} pending of {step.size:,}"
+            timed.append(judge(what, step.series[name].median(), QUERY_GOAL_S, " s"))
     few, many = steps[0], steps[-1]
     for name in (QUERY, f"claim of {FEW}", POLL):
         growth = many.wires[name].bytes / few.wires[name].bytes
@@ -189,7 +208,7 @@ def _queries(steps: Sequence[Step]) -> Table:
 
 
 def fill(runs: Runs, count: int, pending: int, first: int = 1, entries: int = ENTRIES) -> None:
-    """Insert run documents from `first` to `count`: the newest pending, the others with so many entries of copies."""
+    """Insert run documents from `first` to `count`: the newest pending, the others with so many data entries."""
     documents = _documents(first, count, pending, entries)
     while batch := list(islice(documents, 1000)):
         runs.insert_many(batch)
@@ -206,7 +225,7 @@ def _documents(first: int, count: int, pending: int, entries: int) -> Iterator[d
         document |= {"end": began + timedelta(seconds=1000), "rate": {"demo": {"avg": 1.3, "max": 1.5}}}
         if number <= count - pending:
             places = ((i, host, kind) for i in range(4) for host, kind in _places(i))
-            document["data"] += [_entry(number, host, kind, i) for i, host, kind in islice(places, entries)]
+            document["data"] += [_entry(number, host, kind, i) for i, host, kind in islice(places, entries - 1)]
             state = "failed" if dice.random() < 0.01 else "done"
             document["processing_status"] = {"status": state, "time": began, "host": "site", "reason": None}
         yield document

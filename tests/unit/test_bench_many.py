@@ -1,0 +1,67 @@
+"""What the benches of many runs work out from what they measure; nothing is timed here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.batch import Case, cpu_of_steps
+from bench.measure import Sample
+from bench.preview import ENTRIES, FEW_ENTRIES, Step, expected_fill
+from bench.small_runs import check_same, cpu_of_processes, idle_cores, scaled, shares
+
+
+def store(folder: Path, data: bytes) -> Path:
+    product = folder / "000001-raw_records-abc"
+    product.mkdir(parents=True)
+    (product / "000000").write_bytes(data)
+    (product / "metadata.json").write_text(f"made in {folder}")
+    return folder
+
+
+def test_results_of_both_ways_are_compared_without_their_metadata(tmp_path: Path) -> None:
+    one, same, other = store(tmp_path / "a", b"1"), store(tmp_path / "b", b"1"), store(tmp_path / "c", b"2")
+    assert check_same(one, same, ["000001"]) == "1 runs (1 files)"
+    with pytest.raises(RuntimeError, match=r"run 000001: .* not hold the same: \['000001-raw_records-abc/000000'\]"):
+        check_same(one, other, ["000001"])
+    with pytest.raises(RuntimeError, match=r"run 000002: .* no files"):
+        check_same(one, same, ["000002"])
+
+
+def test_a_part_of_the_work_is_scaled_in_all_that_was_measured() -> None:
+    assert scaled(Sample(3.0, 2.0, 1.0), 4) == Sample(12.0, 8.0, 4.0)
+    assert shares({"a": 1.0, "b": 3.0}) == "b 75%, a 25%"
+
+
+def test_cpu_of_processes_is_that_of_those_with_a_word_in_their_command_lines(tmp_path: Path) -> None:
+    burn = "import sys, time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\nsys.stdin.read()"
+    argv = [sys.executable, "-c", burn, str(tmp_path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert 0.25 < cpu_of_processes(str(tmp_path)) < 10
+        process.communicate()
+    assert cpu_of_processes(str(tmp_path)) == 0
+
+
+def test_idle_time_of_the_cores_never_goes_back() -> None:
+    assert 0 < idle_cores() <= idle_cores()
+
+
+def test_cpu_of_slurm_steps_is_theirs_and_that_of_all_they_ran() -> None:
+    line = "17 (slurmstepd: [1.0] x) S 1 17 17 0 -1 0 0 0 0 0 10 20 30 40 20 0 1 0 99"
+    assert cpu_of_steps(f"{line}\n{line}\n") == pytest.approx(2.0)
+    assert cpu_of_steps("") == 0
+
+
+def test_a_run_on_slurm_costs_what_an_idle_invocation_does_not() -> None:
+    case = Case("grouped", 10, Sample(53.0, 12.0), Sample(3.0, 2.0), 40.0, 5.0, {"sbatch": 10})
+    assert (case.seconds, case.cpu, case.jobs) == (5.0, 5.0, 1.0)
+
+
+def test_the_time_to_fill_a_database_is_that_of_documents_of_the_same_kind() -> None:
+    steps = [Step(1_000, ENTRIES, 1_000, 9.0), Step(3_000, ENTRIES, 2_000, 4.0)]
+    assert expected_fill([], 1_000, ENTRIES) == 0
+    assert expected_fill(steps, 5_000, FEW_ENTRIES) == 0
+    assert expected_fill(steps, 10_000, ENTRIES) == pytest.approx(20.0)
