@@ -22,7 +22,7 @@ from straxflow.lab.daq import Daq, RunPlan
 from straxflow.lab.slurm import CLIENTS, Slurm
 
 GROUPED, QUICK_GROUPED = 50, 2
-UNGROUPED, QUICK_UNGROUPED = 15, 2
+UNGROUPED, QUICK_UNGROUPED = 15, 1
 SIZE_MB = 1.0
 GOAL_JOBS = 1.0
 STEPS = ("process", "checksum", "move_out")
