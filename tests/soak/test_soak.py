@@ -84,7 +84,7 @@ class Field:
             there = self.site.runs.find_one({"number": number})
             if there is None:
                 self.site.runs.insert_one(document)
-            elif "end" not in there or not there.get("data"):
+            elif there.get("end") is None or not there.get("data"):
                 self.site.runs.update_one({"_id": there["_id"]}, {"$set": {k: document[k] for k in ("end", "data")}})
 
     def batches(self) -> list[str]:
@@ -216,8 +216,10 @@ def test_everything_is_stored_once_whatever_is_killed(around: Field) -> None:
         return False
 
     def words() -> str:
-        standings = "\n".join(f"{n}: {site.doc(n).get('processing_status')}" for n in around.taken)
-        return standings + "".join(log.read_text(errors="replace")[-3000:] for log in site.folder.glob("watch-*.log"))
+        documents = [site.doc(n) for n in around.taken]
+        open_ones = [d for d in documents if (d.get("processing_status") or {}).get("status") not in ("done", "failed")]
+        logs = [log.read_text(errors="replace")[-1000:] for log in site.folder.glob("watch-*.log")]
+        return "\n".join([*logs, *map(str, open_ones[:2] or documents[:2])])
 
     wait_until(settled, SETTLE_S, words=words)
     for process in around.watchers.values():

@@ -1,5 +1,6 @@
 """The fork server with real processes: a job behaves like the command it stands for."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -76,6 +77,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
     yield begin
     for server in started:
+        with contextlib.suppress(OSError):
+            server.dismiss()  # its heirs, too
         if server.process.poll() is None:
             server.process.kill()
 
