@@ -48,8 +48,8 @@ format: setup  ## put Python and Snakemake files into the project's format
 bench: setup  ## speed against the plain tools, side by side
 	@python -m bench
 
-bench-quick: setup  ## the same with small data, in a minute
-	@python -m bench --quick
+bench-quick: setup  ## the main ones with small data, in less than three minutes
+	@python -m bench --quick transfer chain small_runs preview latency hashing compression
 
 clean:  ## remove the caches of tests and linters
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
