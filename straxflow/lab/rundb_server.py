@@ -170,6 +170,8 @@ def serve(path: str, port: int, memory_mb: int = MEMORY_MB) -> None:
 
     # every query reads all documents: a cache that does not hold them makes each take seconds
     store = jpype.JClass("org.h2.mvstore.MVStore$Builder")().fileName(path).cacheSize(memory_mb // 4).open()
+    # a kill takes no more than it may take of a mongod, which writes its journal each 100 ms
+    store.setAutoCommitDelay(100)
     backend = jpype.JClass("de.bwaldvogel.mongo.backend.h2.H2Backend")(store)
     backend.version(WireVersion9())
     server = jpype.JClass("de.bwaldvogel.mongo.MongoServer")(backend)
