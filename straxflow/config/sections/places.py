@@ -13,6 +13,11 @@ from straxflow.config.sections.base import Host, Seconds, Section
 EXPANDED = re.compile(r"[*?\[\]\\]")
 """What rsync would expand on the other side."""
 
+SSH_OPTIONS = (
+    "Options for ssh, e.g. ['-p', '2222', '-i', 'key']. AES-GCM is the first cipher asked for where the processor "
+    "knows AES; ['-c', NAME] asks for another."
+)
+
 
 class Room(Section):
     """What must stay free on a disk; below it nothing is claimed that nobody named."""
@@ -55,11 +60,7 @@ class Store(Room):
         "for the fully qualified name of the machine it reads on.",
     )
     ssh: Host | None = Field(None, description="[user@]host of a remote store; absent: the folder is mounted here.")
-    ssh_options: list[str] = Field(
-        [],
-        description="Options for ssh, e.g. ['-p', '2222', '-i', 'key']. AES-GCM is the first "
-        "cipher asked for where the processor knows AES; ['-c', NAME] asks for another.",
-    )
+    ssh_options: list[str] = Field([], description=SSH_OPTIONS)
 
     @model_validator(mode="after")
     def _rsync_takes_it(self) -> Self:
@@ -140,11 +141,7 @@ class Daq(Section):
         "`r{number:04d}`.",
     )
     ssh: Host | None = Field(None, description="[user@]host; absent: the folder is mounted here.")
-    ssh_options: list[str] = Field(
-        [],
-        description="Options for ssh, e.g. ['-p', '2222', '-i', 'key']. AES-GCM is the first "
-        "cipher asked for where the processor knows AES; ['-c', NAME] asks for another.",
-    )
+    ssh_options: list[str] = Field([], description=SSH_OPTIONS)
     while_live: Literal["work", "transfer", "nothing"] = Field(
         "work",
         description="What is claimed while a run is being taken: everything; live data to bring in, but no products "
