@@ -13,6 +13,7 @@ import gc
 import importlib
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from straxflow.forkclient import GRACE_S, STREAMS, receive, send, unpack
 
 Work = Callable[[list[str]], int]
 Order = tuple[str, list[str], dict[str, str]]
+"""Working folder, words, environment."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -35,13 +37,20 @@ class Server:
     """Answers clients until its lifeline, a pipe that the invocation's main process holds, is cut."""
 
     def __init__(
-        self, listener: socket.socket, lifeline: int, work: Work, heirs: bool, later: Sequence[str] = ()
+        self,
+        listener: socket.socket,
+        lifeline: int,
+        work: Work,
+        heirs: bool,
+        later: Sequence[str] = (),
+        foresee: Callable[[Order], object] | None = None,
     ) -> None:
         self.listener = listener
         self.lifeline = lifeline
         self.work = work
         self.heirs = heirs
         self.later = [*later]
+        self.foresee = foresee
         self.jobs: dict[int, socket.socket] = {}
         self.doomed: dict[int, float] = {}
         self.successors: set[int] = set()
@@ -117,6 +126,7 @@ class Server:
         try:
             size, streams, _, _ = socket.recv_fds(talk, 4, len(STREAMS))
             order = unpack(receive(talk, int.from_bytes(size, "big")))
+            self._foresee(order)
             pid = os.fork()
             if pid == 0:
                 self._become(talk, streams, order)
@@ -127,6 +137,14 @@ class Server:
         finally:
             for stream in streams:
                 os.close(stream)
+
+    def _foresee(self, order: Order) -> None:
+        """Load once what all jobs need that are like the first one."""
+        foresee, self.foresee = self.foresee, None
+        if foresee:
+            # the job itself meets the same trouble, and tells of it
+            with contextlib.suppress(Exception):
+                foresee(order)
 
     def _become(self, talk: socket.socket, streams: list[int], order: Order) -> NoReturn:
         """Be the job: the child's side of the fork."""
@@ -231,7 +249,11 @@ def single_threaded() -> bool:
 
 
 class Started:
-    """A server that this process started, and that ends with it; `environment` is all that it has of one."""
+    """A server that this process started, and that ends with it; `environment` is all that it has of one.
+
+    `preload` is loaded before the first job, `later` while no job asks; the function `foresee` gets the first job's
+    order, and what it loads is there for all jobs.
+    """
 
     def __init__(
         self,
@@ -242,6 +264,7 @@ class Started:
         log: Path,
         heirs: bool = False,
         later: Sequence[str] = (),
+        foresee: str = "",
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="straxflow-"))
         self.address = str(self.folder / "server")
@@ -252,7 +275,7 @@ class Started:
         lifeline, self._life = os.pipe()
         code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from straxflow import forkserver; forkserver.main()"
         numbers = [str(listener.fileno()), str(lifeline), str(log)]
-        words = ["heirs" if heirs else "-", work, *preload, "--", *later]
+        words = ["heirs" if heirs else "-", work, foresee, *preload, "--", *later]
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
@@ -280,8 +303,8 @@ THREADS = "straxflow: what was imported started threads, so each job starts by i
 
 
 def main() -> None:
-    """What `Started` starts: LISTENER LIFELINE LOG heirs|- WORK PRELOAD... -- LATER..."""
-    listener, lifeline, log, heirs, work, *names = sys.argv[1:]
+    """What `Started` starts: LISTENER LIFELINE LOG heirs|- WORK FORESEE PRELOAD... -- LATER..."""
+    listener, lifeline, log, heirs, work, foresee, *names = sys.argv[1:]
     end = names.index("--")
     preload, later = names[:end], names[end + 1 :]
     door = socket.socket(fileno=int(listener))
@@ -296,15 +319,14 @@ def main() -> None:
             sys.exit(THREADS)
         if not later:
             _settle()
-        Server(door, int(lifeline), load(work + ":"), heirs == "heirs", later).run()
+        ahead = load(foresee + ":") if foresee else None
+        Server(door, int(lifeline), load(work + ":"), heirs == "heirs", later, ahead).run()
         with contextlib.suppress(OSError):
             if Path(log).stat().st_size == 0:
                 Path(log).unlink()
     finally:
         if os.getpid() == me:
-            address.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                address.parent.rmdir()
+            shutil.rmtree(address.parent, ignore_errors=True)
 
 
 def _settle() -> None:

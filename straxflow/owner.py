@@ -7,10 +7,12 @@ import os
 import socket
 import uuid
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 
+@cache
 def boot_id() -> str:
     """The kernel's id of this boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -26,6 +28,7 @@ def process_start(pid: int) -> int | None:
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
+@cache
 def this_host() -> str:
     """The host's name, with what tells machines and containers of one name apart."""
     try:

@@ -32,6 +32,13 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
+def build_models(base: type[BaseModel] = _Model) -> None:
+    """Build them all, for a process whose forks are to find them built."""
+    for model in base.__subclasses__():
+        model.model_rebuild()
+        build_models(model)
+
+
 class Receipt(_Model):
     """What every receipt says."""
 

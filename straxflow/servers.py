@@ -13,17 +13,20 @@ from straxflow import inherited
 from straxflow.config import Config
 from straxflow.forkserver import Started
 from straxflow.fsio import MARKER
+from straxflow.transport.ssh import CONNECTIONS, close_connections
 
 STEPS = "STRAXFLOW_STEPS"
 STRAX = "STRAXFLOW_STRAX"
 """Where jobs find the servers."""
+JOBS = "straxflow.steps.main"
+"""The module of what jobs do; imported by their server, not here."""
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 """While a server does its imports: threads do not survive a fork."""
 
 
 def forget_servers() -> None:
-    """Jobs of this process start by themselves."""
-    for name in (STEPS, STRAX):
+    """Jobs of this process start, and log in, by themselves."""
+    for name in (STEPS, STRAX, CONNECTIONS):
         os.environ.pop(name, None)
 
 
@@ -51,8 +54,12 @@ class Servers:
         if STEPS in self._started:
             return
         # the claim is the first job, and waits for no more than it needs
-        preload, later = ["straxflow.steps.claim"], ["straxflow.steps.main:preload"]
-        self._start(STEPS, sys.executable, "straxflow.steps.main:main", preload, os.environ | ONE_THREAD, later=later)
+        preload, later = ["straxflow.steps.claim"], [f"{JOBS}:preload"]
+        environment = os.environ | ONE_THREAD
+        self._start(STEPS, sys.executable, f"{JOBS}:main", preload, environment, later=later, foresee=f"{JOBS}:foresee")
+
+        # it goes with this server, whatever becomes of the main process
+        os.environ[CONNECTIONS] = str(self._started[STEPS].folder)
 
     def start_strax(self) -> None:
         """Serve the process jobs of this machine; the first one that succeeds leaves what it compiled to the others."""
@@ -78,6 +85,8 @@ class Servers:
 
     def dismiss(self) -> None:
         """Let them end, each after its last job."""
+        if STEPS in self._started:
+            close_connections(self._started[STEPS].folder)
         for server in self._started.values():
             server.dismiss()
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from straxflow import config as settings
-from straxflow.batch import config_file, ensure_batch_id
+from straxflow.batch import BATCH, config_file, ensure_batch_id
 from straxflow.config import LIVE, Config
 from straxflow.errors import StraxflowError
+from straxflow.owner import Owner
+from straxflow.receipts import build_models
 from straxflow.steps.job import Call, run_job
 from straxflow.steps.local import run_local
 
@@ -44,23 +46,26 @@ def _module(name: str) -> Any:
     return importlib.import_module(name)
 
 
-@lru_cache
 def config_of_batch() -> Config:
     """The configuration of this invocation, from the file that its main process wrote.
 
     Raises:
         StraxflowError: if there is none.
     """
-    file = Path(config_file(ensure_batch_id()))
+    return _config_in(Path(config_file(ensure_batch_id())).absolute())
+
+
+@lru_cache
+def _config_in(file: Path) -> Config:
     try:
         return settings.load(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise StraxflowError(
-            f"{file.absolute()}: there is no configuration of this invocation: "
+            f"{file}: there is no configuration of this invocation: "
             "snakemake was started without its hooks; leave --no-hooks out"
         ) from None
     except ValueError as error:
-        raise StraxflowError(f"{file.absolute()}: is not readable: {error}; start snakemake again") from None
+        raise StraxflowError(f"{file}: is not readable: {error}; start snakemake again") from None
 
 
 def preload() -> None:
@@ -68,3 +73,11 @@ def preload() -> None:
     for name in STEPS.values():
         _module(name)
     _module("straxflow.steps.claim")
+    build_models()
+
+
+def foresee(order: tuple[str, list[str], dict[str, str]]) -> None:
+    """What the jobs of one invocation have in common, from the first one's folder, words and environment."""
+    folder, _, environment = order
+    _config_in(Path(folder, config_file(environment[BATCH])))
+    Owner.current()

@@ -137,12 +137,12 @@ class Rsync:
     idle_s: int = 120
     log: Log = field(default=lambda _: None)
 
-    def _argv(self, extra: Sequence[str], source: str, target: str) -> list[str]:
+    def _argv(self, options: Sequence[str], extra: Sequence[str], source: str, target: str) -> list[str]:
         check_args(self.args)
         argv = ["rsync", *self.args, "-rt", "-s", "-ii", "--checksum-choice=xxh128", f"--out-format={FORMAT}"]
         if self.place.host:
             # rsync splits this at blanks, and knows quotes, doubled inside
-            parts = ("'" + p.replace("'", "''") + "'" for p in ssh.command(self.ssh_options))
+            parts = ("'" + p.replace("'", "''") + "'" for p in ssh.command(options))
             argv += ["-e", " ".join(parts)]
         return [*argv, *extra, "--", source, target]
 
@@ -163,13 +163,17 @@ class Rsync:
                 else:
                     self.log(line.decode(errors="replace").rstrip())
 
-        with tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as names:
+        with (
+            ssh.kept_connection(self.place.host, self.ssh_options) as options,
+            tempfile.TemporaryFile() as err,
+            tempfile.TemporaryFile() as names,
+        ):
             if only is not None:
                 # "./" protects names that start with '#' or ';', which rsync takes for comments
                 names.write(b"".join(b"./" + p.encode("utf-8", "surrogateescape") + b"\0" for p in only))
                 names.seek(0)
                 extra = [*extra, "--files-from=-", "--from0"]
-            argv = self._argv(extra, source, target)
+            argv = self._argv(options, extra, source, target)
             # ssh's options are the site's own affair: keys, jump hosts
             self.log("+ " + " ".join("ssh" if before == "-e" else word for before, word in pairwise(["", *argv])))
             with running(argv, timeout_s, err, stdin=names) as child:
