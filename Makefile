@@ -45,7 +45,7 @@ format: setup  ## put Python and Snakemake files into the project's format
 	@ruff check --quiet --fix . ; ruff format --quiet .
 	@snakefmt Snakefile workflow
 
-bench: setup  ## speed against the plain tools, side by side
+bench: setup-test  ## speed against the plain tools, side by side
 	@python -m bench
 
 bench-quick: setup  ## the main ones with small data, in less than three minutes

@@ -1,15 +1,20 @@
-"""The strax part of the bare loop: RUN.json LIVE OUTPUT WORKERS; makes raw_records with the demo context."""
+"""The strax part of the bare loop: RUN.json LIVE OUTPUT WORKERS MODULE:CONTEXT TARGET...; a fresh process, as straxer.
 
+Needs strax and what the context needs, and nothing of straxflow's own.
+"""
+
+import importlib
 import json
 import sys
 from pathlib import Path
 
 import strax
 
-from straxflow.detectors.demo import context
-
-facts = json.loads(Path(sys.argv[1]).read_text())
-st = context(run=facts, source=sys.argv[2], output=sys.argv[3])
-st.storage = [strax.DataDirectory(sys.argv[3])]
-workers = int(sys.argv[4])
-st.make(facts["run"], "raw_records", max_workers=workers, processor="threaded_mailbox" if workers > 1 else None)
+facts_file, live, output, workers, context, *targets = sys.argv[1:]
+module, _, function = context.partition(":")
+facts = json.loads(Path(facts_file).read_text())
+st = getattr(importlib.import_module(module), function)(run=facts, source=live, output=output)
+st.storage = [strax.DataDirectory(output)]
+for target in targets:
+    processor = "threaded_mailbox" if int(workers) > 1 else None
+    st.make(facts["run"], target, max_workers=int(workers), processor=processor)

@@ -136,7 +136,8 @@ class _Cases:
             (work / f"{one}.json").write_text(facts)
         source, log = f"{self.lab.sshd.host}:{self.daq}", work / "log"
         ssh = " ".join(["ssh", *self.lab.sshd.ssh_options])
-        loop = [str(HERE / "bare_loop.sh"), source, str(work), sys.executable, ssh, str(workers)]
+        strax = [sys.executable, str(workers), "straxflow.detectors.demo:context", "raw_records"]
+        loop = [str(HERE / "bare_loop.sh"), source, str(work), ssh, *strax]
         sample = run([*loop, *runs], cwd=ROOT, log=log)
         if runs == [RUNS[0]] and workers == 1:
             found = re.findall(r"^part (\w+) ([\d.]+)$", log.read_text(), re.MULTILINE)

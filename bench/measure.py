@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import statistics
@@ -86,6 +87,23 @@ def cpu_of(pid: int, *, children: bool = True) -> float:
     """CPU that a process has used so far, s; with `children` also those that it waited for."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(int(ticks) for ticks in fields[11 : 15 if children else 13]) / _TICKS
+
+
+def idle_cores() -> float:
+    """Seconds that the cores of this machine had nothing to do, or nothing but to wait for a disk, since its start."""
+    idle, waiting = map(int, Path("/proc/stat").read_text().split()[4:6])
+    return (idle + waiting) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_of_processes(word: str) -> float:
+    """CPU seconds of all processes with this word in their command lines, and of the children they waited for."""
+    ticks = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        # processes may end meanwhile
+        with contextlib.suppress(OSError):
+            if word.encode() in (folder / "cmdline").read_bytes():
+                ticks += sum(map(int, (folder / "stat").read_text().rpartition(")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def in_turn(cases: Mapping[str, Callable[[int], Sample]], repetitions: int) -> dict[str, Series]:

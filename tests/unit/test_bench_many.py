@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.batch import Case, cpu_of_steps
-from bench.measure import Sample
+from bench.measure import Sample, cpu_of_processes, idle_cores
 from bench.preview import ENTRIES, FEW_ENTRIES, Step, expected_fill
-from bench.small_runs import check_same, cpu_of_processes, idle_cores, scaled, shares
+from bench.small_runs import check_same, scaled, shares
 
 
 def store(folder: Path, data: bytes) -> Path:
