@@ -26,8 +26,8 @@ CONNECTIONS = "STRAXFLOW_CONNECTIONS"
 _CIPHERS = (
     "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr"
 )
-# a master connection whose owner was killed ends by itself after this
-_PERSIST_S = 10
+# a connection that nobody uses any more ends by itself after this: that of a killed process, and one that is kept
+_PERSIST_S, _KEPT_S = 10, 60
 # ControlMaster, ControlPath, ControlPersist: how connections are shared
 _CONTROL = "Control"
 # unix sockets' paths are short, and ssh adds to the name while it makes one
@@ -92,7 +92,7 @@ def shared_connection(host: str | None, options: Sequence[str]) -> Iterator[list
     with tempfile.TemporaryDirectory(prefix="straxflow-") as folder:
         socket = Path(folder, "ssh")
         try:
-            yield _over(socket, options)
+            yield _over(socket, options, _PERSIST_S)
         finally:
             _close(socket)
 
@@ -110,7 +110,7 @@ def kept_connection(host: str | None, options: Sequence[str]) -> Iterator[list[s
         yield [*options]
         return
     with _free_place(folder, host, options) as socket:
-        yield _over(socket, options)
+        yield _over(socket, options, _KEPT_S)
 
 
 def _says_how(options: Sequence[str]) -> bool:
@@ -122,10 +122,10 @@ def _kept() -> Path | None:
     return Path(folder) if folder and Path(folder).is_dir() else None
 
 
-def _over(socket: Path, options: Sequence[str]) -> list[str]:
+def _over(socket: Path, options: Sequence[str], persist_s: int) -> list[str]:
     if len(str(socket)) > _SOCKET_PATH_MAX:
         return [*options]
-    own = {f"{_CONTROL}Master": "auto", f"{_CONTROL}Path": str(socket), f"{_CONTROL}Persist": str(_PERSIST_S)}
+    own = {f"{_CONTROL}Master": "auto", f"{_CONTROL}Path": str(socket), f"{_CONTROL}Persist": str(persist_s)}
     return [*options, *(word for key, value in own.items() for word in ("-o", f"{key}={value}"))]
 
 
