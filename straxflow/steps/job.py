@@ -22,6 +22,7 @@ from straxflow.claimfile import Fence
 from straxflow.config import Config
 from straxflow.errors import Cause, StraxflowError, as_text, no_fault
 from straxflow.folders import check_folders
+from straxflow.memory import reuse_freed
 from straxflow.receipts import Receipt, State, write
 
 log = logging.getLogger("straxflow")
@@ -77,6 +78,7 @@ class Call:
 
 def run_job(call: Call, step: Step) -> None:
     """Run a step; ends the process with 1 if it fails."""
+    reuse_freed()
     with log_of_attempts(call.log.absolute()) as log_file:
         _attempt(call, step, log_file, str(call.log.with_name(log_file.name)))
 

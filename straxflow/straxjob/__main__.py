@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from straxflow.errors import ConfigError, StraxflowError
+from straxflow.memory import reuse_freed
 from straxflow.straxjob.request import Request
 
 TRACEBACK_LINES = 40
@@ -54,6 +55,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Run the job; return 0 only if every target is made and whole (2: a mistake of the user's, 1: others)."""
     started = time.perf_counter()
+    reuse_freed()
     parser = argparse.ArgumentParser(prog="python -m straxflow.straxjob", description=__doc__)
     parser.add_argument("job", type=Path, help="the job file (JSON, see straxjob/request.py)")
     parser.add_argument("result", type=Path, nargs="?", help="where to write the result (JSON)")

@@ -32,6 +32,12 @@ def thread():
 def loaded():
     LOADED.append("preload")
 
+def foresee(order):
+    folder, words, environment = order
+    LOADED.append(f"foreseen:{folder}:{words[0]}:{environment.get('WORD')}")
+    if environment.get("WORD") == "bad":
+        raise KeyError("not there")
+
 def work(words):
     what, *rest = words
     if what == "say":
@@ -70,8 +76,11 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     started: list[Started] = []
 
-    def begin(preload: str = "some_work:loaded", heirs: bool = False, later: tuple[str, ...] = ()) -> Started:
-        server = Started(sys.executable, "some_work:work", [preload], os.environ, tmp_path / "server.log", heirs, later)
+    def begin(
+        preload: str = "some_work:loaded", heirs: bool = False, later: tuple[str, ...] = (), foresee: str = ""
+    ) -> Started:
+        log = tmp_path / "server.log"
+        server = Started(sys.executable, "some_work:work", [preload], os.environ, log, heirs, later, foresee)
         started.append(server)
         return server
 
@@ -119,6 +128,17 @@ def test_words_and_environment_survive_the_way(monkeypatch: pytest.MonkeyPatch) 
     folder, words, environment = unpack(pack(["run", "", "ä b", "-n"]))
     assert (folder, words) == (str(Path.cwd()), ["run", "", "ä b", "-n"])
     assert environment == dict(os.environ)
+
+
+@pytest.mark.parametrize("word", ["good", "bad"])
+def test_what_the_first_job_foretells_is_there_for_all(
+    start: Callable[..., Started], tmp_path: Path, word: str
+) -> None:
+    server = start(foresee="some_work:foresee")
+    for other in (word, "other"):
+        one = client(server, "say", cwd=tmp_path, env={**os.environ, "WORD": other})
+        out, _ = one.communicate("", timeout=30)
+        assert (one.returncode, out.split()[-1]) == (0, f"foreseen:{tmp_path}:say:{word}")
 
 
 def test_a_job_has_the_streams_the_folder_and_the_environment_of_its_client(
