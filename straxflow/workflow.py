@@ -167,7 +167,7 @@ class Flow:
             self._claims.check(run)
         if not hasattr(self.config.resources, step):
             return 0 if step in WAITING else 1
-        workers = self.config.products[product].workers or self.config.strax.workers if step == "process" else 1
+        workers = self.config.products[product].workers or self.config.strax.workers if step == "process" else 0
         return max(workers, self._resources(step, product, run).threads)
 
     def partition(

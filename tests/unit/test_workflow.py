@@ -243,4 +243,5 @@ def test_no_job_is_started_whose_run_was_taken_over(tmp_path: Path) -> None:
 
 def test_what_waits_for_the_line_or_the_database_takes_no_core(tmp_path: Path) -> None:
     steps = ("transfer", "register_live", "process", "checksum", "move_out", "register", "release")
-    assert [flow(tmp_path).threads(step, RUN, "raw_records") for step in steps] == [0, 0, 1, 1, 1, 0, 1]
+    chosen = flow(tmp_path)
+    assert [chosen.threads(step, RUN, "raw") for step in steps] == [0, 0, 3, 1, 1, 0, 1]
