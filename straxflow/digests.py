@@ -66,20 +66,24 @@ def digest_file(
     folder: Path, path: str, algorithm: str = "xxh128", *, cold: bool = False, sync: bool = False
 ) -> FileDigest:
     """Size and digest of one file of a folder; see `hash_file`."""
-    hasher = ALGORITHMS[algorithm]()
-    size = 0
-    fd = os.open(folder / path, os.O_RDONLY | os.O_CLOEXEC)
-    with naming(folder / path), os.fdopen(fd, "rb", buffering=0) as file:
-        # to clear a large buffer takes longer than to read a small file; one byte more sees its end, or that it grows
-        buffer = memoryview(bytearray(min(CHUNK, os.fstat(fd).st_size + 1)))
-        if cold or sync:
-            os.fsync(fd)
-        if cold:
-            # only clean pages can be dropped, hence after the fsync
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        while count := file.readinto(buffer):
-            hasher.update(buffer[:count])
-            size += count
+    where = f"{folder}/{path}"
+    hasher, size = ALGORITHMS[algorithm](), 0
+    with naming(where):
+        # of a small file, a Path and a file object would take longer than all the rest
+        fd = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if cold or sync:
+                os.fsync(fd)
+            if cold:
+                # only clean pages can be dropped, hence after the fsync
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            # to clear a large buffer takes longer than to read a small file; one byte more sees its end, or its growth
+            buffer = memoryview(bytearray(min(CHUNK, os.fstat(fd).st_size + 1)))
+            while count := os.readv(fd, [buffer]):
+                hasher.update(buffer[:count])
+                size += count
+        finally:
+            os.close(fd)
     return FileDigest(path, size, hasher.hexdigest())
 
 
@@ -214,8 +218,15 @@ def hash_files(
     threads: int = THREADS,
 ) -> list[FileDigest]:
     """Digests of some files of a folder; memory does not grow with the files' sizes."""
+
+    def digests_of(portion: Sequence[str]) -> list[FileDigest]:
+        return [digest_file(folder, path, algorithm, cold=cold) for path in portion]
+
+    # to hand over a small file takes longer than to hash it
+    many = len(paths) // (16 * threads) + 1
+    portions = [paths[at : at + many] for at in range(0, len(paths), many)]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda p: digest_file(Path(folder), p, algorithm, cold=cold), paths))
+        return [digest for done in pool.map(digests_of, portions) for digest in done]
 
 
 def hash_tree(folder: Path, algorithm: str = "xxh128", *, cold: bool = False, threads: int = THREADS) -> Manifest:

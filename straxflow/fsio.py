@@ -47,7 +47,7 @@ def is_incoming_of(hidden: str, name: str) -> bool:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: Path | str) -> Iterator[None]:
     """Let errors of the system in the block name this file: of reads, writes and flushes they name none."""
     try:
         yield

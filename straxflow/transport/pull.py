@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from straxflow.digests import FileDigest, digest_file
+from straxflow.digests import FileDigest, digest_file, hash_files
 from straxflow.errors import Retryable, StepFailed
 from straxflow.fsio import fsync_folders, sync_filesystem, walk_files
 from straxflow.transport.rsync import PARTIAL, Item, Log, Place, Rsync
@@ -34,8 +34,8 @@ class _Pull:
         self.bytes += item.size
         progress(self.bytes)
 
-    def _hash(self, path: str, sync: bool = True) -> Future[FileDigest]:
-        return self.pool.submit(digest_file, self.target, path, cold=self.cold, sync=sync)
+    def _hash(self, path: str) -> Future[FileDigest]:
+        return self.pool.submit(digest_file, self.target, path, cold=self.cold, sync=True)
 
     def transfer(self, link_dests: Sequence[Path], timeout_s: float, progress: Progress) -> None:
         """One rsync; files are flushed and hashed here while the next ones still come."""
@@ -71,21 +71,31 @@ class _Pull:
             shutil.rmtree(folder)
         return listing
 
+    def _read_there(self, listing: list[Item], paths: list[str], timeout_s: float) -> list[FileDigest]:
+        """Digests of some files as the sender reads them now; if they are most of it, it reads all, which needs no list
+        of names."""
+        wanted = set(paths)
+        most = 2 * sum(item.size for item in listing if item.path in wanted) >= sum(item.size for item in listing)
+        found = self.rsync.digests(timeout_s, None if most else paths)
+        return [file for file in found if file.path in wanted]
+
     def compare(self, listing: list[Item], timeout_s: float) -> tuple[list[FileDigest], list[str]]:
         """Digests here, and a message for each file that is not what the sender has."""
         skipped = [item.path for item in listing if item.path not in self.sent]
         for item in listing:
-            if item.path not in self.sent:
-                self.here[item.path] = self._hash(item.path, sync=False)
-            elif item.path not in self.here:
+            if item.path in self.sent and item.path not in self.here:
                 self.here[item.path] = self._hash(item.path)
+        there: dict[str, FileDigest] = {}
         if skipped:
+            reading = self.pool.submit(hash_files, self.target, skipped, cold=self.cold)
             # an attempt that was killed may not have flushed what it left
             sync_filesystem(self.target)
-            self.sent |= {f.path: f for f in self.rsync.digests(timeout_s, skipped)}
+            self.sent |= {f.path: f for f in self._read_there(listing, skipped, timeout_s)}
+            there = {f.path: f for f in reading.result()}
         found, bad = [], []
         for item in listing:
-            have, want = self.here[item.path].result(), self.sent.get(item.path)
+            have = there.get(item.path) or self.here[item.path].result()
+            want = self.sent.get(item.path)
             found.append(have)
             if have != want:
                 said = f"{want.size} bytes, {want.digest}" if want else "nothing"

@@ -16,6 +16,8 @@ from straxflow.transport import ssh
 from straxflow.transport.child import running
 
 PARTIAL = ".rsync-partial"
+# rsync's time for a list of names grows with its square
+_NAMES = 2000
 Log = Callable[[str], None]
 
 # each would break what this rests on: temp file and rename, sender's digests, the whole source
@@ -210,8 +212,14 @@ class Rsync:
         with self._items(extra, self.place.spec(), f"{target}/", timeout_s, None) as items:
             return [item for item in items if item.is_file]
 
-    def digests(self, timeout_s: float, only: Iterable[str] | None = None) -> list[FileDigest]:
+    def digests(self, timeout_s: float, only: Sequence[str] | None = None) -> list[FileDigest]:
         """Have the place's host read its files (all, or some) and say their xxh128."""
+        if only is None:
+            return self._digests(timeout_s, None)
+        portions = (only[at : at + _NAMES] for at in range(0, len(only), _NAMES))
+        return [digest for names in portions for digest in self._digests(timeout_s, names)]
+
+    def _digests(self, timeout_s: float, only: Sequence[str] | None) -> list[FileDigest]:
         # compared with an empty folder, every file is listed and only the other side reads
         extra = ["-n", "-c", "--no-D"]
         with (
