@@ -59,7 +59,7 @@ class Difference:
 
 def hash_file(path: Path, algorithm: str = "xxh128", *, cold: bool = False, sync: bool = False) -> str:
     """Digest of a file. `sync` flushes it to disk first; `cold` too, and reads past the page cache."""
-    return digest_file(Path(path), ".", algorithm, cold=cold, sync=sync).digest
+    return digest_file(path.parent, path.name, algorithm, cold=cold, sync=sync).digest
 
 
 def digest_file(
