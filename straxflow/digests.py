@@ -57,15 +57,11 @@ class Difference:
         return f"{self.path!r}: {self.kind}: found {self.found}, expected {self.expected}"
 
 
-def hash_file(path: Path, algorithm: str = "xxh128", *, cold: bool = False, sync: bool = False) -> str:
-    """Digest of a file. `sync` flushes it to disk first; `cold` too, and reads past the page cache."""
-    return digest_file(path.parent, path.name, algorithm, cold=cold, sync=sync).digest
-
-
 def digest_file(
     folder: Path, path: str, algorithm: str = "xxh128", *, cold: bool = False, sync: bool = False
 ) -> FileDigest:
-    """Size and digest of one file of a folder; see `hash_file`."""
+    """Size and digest of one file of a folder. `sync` flushes it to disk first; `cold` too, and reads past the page
+    cache."""
     where = f"{folder}/{path}"
     hasher, size = ALGORITHMS[algorithm](), 0
     with naming(where):
