@@ -57,7 +57,6 @@ class Servers:
         preload, later = ["straxflow.steps.claim"], [f"{JOBS}:preload"]
         environment = os.environ | ONE_THREAD
         self._start(STEPS, sys.executable, f"{JOBS}:main", preload, environment, later=later, foresee=f"{JOBS}:foresee")
-
         # it goes with this server, whatever becomes of the main process
         os.environ[CONNECTIONS] = str(self._started[STEPS].folder)
 
