@@ -65,9 +65,9 @@ def digest_file(
     where = f"{folder}/{path}"
     hasher, size = ALGORITHMS[algorithm](), 0
     with naming(where):
-        # of a small file, a Path and a file object would take longer than all the rest
+        # of a small file, a Path would take longer than all the rest
         fd = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with os.fdopen(fd, "rb", buffering=0) as file:
             if cold or sync:
                 os.fsync(fd)
             if cold:
@@ -75,11 +75,9 @@ def digest_file(
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             # to clear a large buffer takes longer than to read a small file; one byte more sees its end, or its growth
             buffer = memoryview(bytearray(min(CHUNK, os.fstat(fd).st_size + 1)))
-            while count := os.readv(fd, [buffer]):
+            while count := file.readinto(buffer):
                 hasher.update(buffer[:count])
                 size += count
-        finally:
-            os.close(fd)
     return FileDigest(path, size, hasher.hexdigest())
 
 

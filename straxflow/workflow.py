@@ -28,8 +28,6 @@ from straxflow.takeover import Claims
 
 ENDED_BY: dict[str, Cause] = {"mem_mb": "out of memory", "runtime_min": "time-out"}
 """What ends a job that has too little of a resource."""
-WAITING = ("register", "register_live")
-"""Steps that wait for the run database: they take none of the cores."""
 
 
 class Flow:
@@ -166,8 +164,8 @@ class Flow:
         if self.holds_claims:
             self._claims.check(run)
         if not hasattr(self.config.resources, step):
-            return 0 if step in WAITING else 1
-        workers = self.config.products[product].workers or self.config.strax.workers if step == "process" else 0
+            return 1
+        workers = self.config.products[product].workers or self.config.strax.workers if step == "process" else 1
         return max(workers, self._resources(step, product, run).threads)
 
     def partition(

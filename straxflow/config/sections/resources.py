@@ -29,7 +29,7 @@ class Resources(Section):
     mem_mb_per_gb: float = Field(0, ge=0, description="More memory per GB of input, MB.")
     runtime_min: Count = Field(30, description="Run time, minutes.")
     runtime_min_per_gb: float = Field(0, ge=0, description="More run time per GB of input, minutes.")
-    threads: int = Field(1, ge=0, description="Threads; 0: it takes none of the cores of a machine.")
+    threads: int = Field(1, ge=0, description="Threads; 0: it mostly waits, and takes none of the cores of a machine.")
     by_rate: list[AtRate] = Field(
         [],
         description="Other values by the run's data rate, lowest rate first: the first row that fits holds. Runs above "
@@ -50,12 +50,6 @@ class Resources(Section):
             return self
         changes: dict[str, Any] = {name: value for name, value in row if name != "up_to_mb_s" and value is not None}
         return self.model_copy(update=changes)
-
-
-class WaitingResources(Resources):
-    """What a job asks for that waits for others most of its time."""
-
-    threads: int = Field(0, ge=0, description="Threads; 0: it takes none of the cores of a machine.")
 
 
 class Partition(Section):
@@ -80,7 +74,7 @@ class StepResources(Section):
         None, description="No job asks for more run time, minutes; more than the partition allows would pend for ever."
     )
 
-    transfer: WaitingResources = WaitingResources(runtime_min=60, runtime_min_per_gb=5)
+    transfer: Resources = Resources(runtime_min=60, runtime_min_per_gb=5, threads=0)
     process: Resources = Resources(mem_mb=3000, mem_mb_per_gb=500, runtime_min=30, runtime_min_per_gb=15)
     checksum: Resources = Resources(runtime_min_per_gb=1)
     move_out: Resources = Resources(runtime_min_per_gb=5)
