@@ -15,6 +15,7 @@ from straxflow.config import load
 from straxflow.forkclient import pack, unpack
 from straxflow.forkserver import Started
 from straxflow.servers import STEPS, STRAX, Servers
+from straxflow.transport.ssh import CONNECTIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,7 +153,7 @@ def test_a_job_has_the_streams_the_folder_and_the_environment_of_its_client(
 def test_the_server_of_strax_has_no_password_the_one_of_the_steps_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"OWN_NAME": "hunter2", "OTHER": "seen", STEPS: "", STRAX: ""}.items():
+    for name, value in {"OWN_NAME": "hunter2", "OTHER": "seen", STEPS: "", STRAX: "", CONNECTIONS: ""}.items():
         monkeypatch.setenv(name, value)
     settings = {
         "site": "here",
@@ -168,10 +169,10 @@ def test_the_server_of_strax_has_no_password_the_one_of_the_steps_has_it(
     try:
         servers.start_steps()
         servers.start_strax()
-        steps, strax = (
-            Path(f"/proc/{server.process.pid}/environ").read_bytes().split(b"\0")
-            for server in servers._started.values()
-        )
+        files = [Path(f"/proc/{server.process.pid}/environ") for server in servers._started.values()]
+        # a process has none for a moment while it begins
+        wait_for(lambda: all(file.read_bytes() for file in files))
+        steps, strax = (file.read_bytes().split(b"\0") for file in files)
     finally:
         servers.dismiss()
         servers.wait()
