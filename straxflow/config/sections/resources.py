@@ -18,7 +18,7 @@ class AtRate(Section):
     mem_mb_per_gb: float | None = Field(None, ge=0, description="More memory per GB of input, MB.")
     runtime_min: Count | None = Field(None, description="Run time, minutes.")
     runtime_min_per_gb: float | None = Field(None, ge=0, description="More run time per GB of input, minutes.")
-    threads: int | None = Field(None, ge=0, description="Threads.")
+    threads: Count | None = Field(None, description="Threads.")
 
 
 class Resources(Section):
@@ -29,7 +29,7 @@ class Resources(Section):
     mem_mb_per_gb: float = Field(0, ge=0, description="More memory per GB of input, MB.")
     runtime_min: Count = Field(30, description="Run time, minutes.")
     runtime_min_per_gb: float = Field(0, ge=0, description="More run time per GB of input, minutes.")
-    threads: int = Field(1, ge=0, description="Threads; 0: it mostly waits, and takes none of the cores of a machine.")
+    threads: Count = Field(1, description="Threads.")
     by_rate: list[AtRate] = Field(
         [],
         description="Other values by the run's data rate, lowest rate first: the first row that fits holds. Runs above "
@@ -74,7 +74,7 @@ class StepResources(Section):
         None, description="No job asks for more run time, minutes; more than the partition allows would pend for ever."
     )
 
-    transfer: Resources = Resources(runtime_min=60, runtime_min_per_gb=5, threads=0)
+    transfer: Resources = Resources(runtime_min=60, runtime_min_per_gb=5)
     process: Resources = Resources(mem_mb=3000, mem_mb_per_gb=500, runtime_min=30, runtime_min_per_gb=15)
     checksum: Resources = Resources(runtime_min_per_gb=1)
     move_out: Resources = Resources(runtime_min_per_gb=5)
