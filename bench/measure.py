@@ -92,18 +92,18 @@ def cpu_of(pid: int, *, children: bool = True) -> float:
 def idle_cores() -> float:
     """Seconds that the cores of this machine had nothing to do, or nothing but to wait for a disk, since its start."""
     idle, waiting = map(int, Path("/proc/stat").read_text().split()[4:6])
-    return (idle + waiting) / os.sysconf("SC_CLK_TCK")
+    return (idle + waiting) / _TICKS
 
 
 def cpu_of_processes(word: str) -> float:
     """CPU seconds of all processes with this word in their command lines, and of the children they waited for."""
-    ticks = 0
+    seconds = 0.0
     for folder in Path("/proc").glob("[0-9]*"):
         # processes may end meanwhile
         with contextlib.suppress(OSError):
             if word.encode() in (folder / "cmdline").read_bytes():
-                ticks += sum(map(int, (folder / "stat").read_text().rpartition(")")[2].split()[11:15]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+                seconds += cpu_of(int(folder.name))
+    return seconds
 
 
 def in_turn(cases: Mapping[str, Callable[[int], Sample]], repetitions: int) -> dict[str, Series]:

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Kind:
 
 
 DEMO = Kind("demo", "straxflow.detectors.demo:context", ["raw_records"], 12)
-QUICK_DEMO = Kind(DEMO.name, DEMO.context, DEMO.targets, 3)
+QUICK_DEMO = replace(DEMO, in_loop=3)
 # not peak_basics: how many neighbours compete (n_competing) depends on where chunks end
 AMSTRAX = Kind(
     "amstrax",
