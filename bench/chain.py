@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from bench.measure import Sample, Series, in_turn, ratio_of, run
+from bench.bare import loop
+from bench.measure import Sample, Series, in_turn, ratio_of
 from bench.result import Judged, Result, Table, compare, judge, parts, times
 from bench.site import Lab, Site, job_seconds, make_site
 from straxflow.attempts import all_of
-from straxflow.config.load import ROOT
 from straxflow.lab.daq import Daq, RunPlan
 from straxflow.receipts import Transferred
 
@@ -22,7 +21,6 @@ RUNS = ("000001", "000002", "000003", "000004")
 SIZE_MB, BIG_MB, QUICK_MB = 690.0, 2760.0, 50.0
 REPETITIONS, QUICK_REPETITIONS = 3, 1
 GOAL, BIG_GOAL, CPU_GOAL = 1.15, 1.10, 1.10
-HERE = Path(__file__).parent
 
 
 def bench(lab: Lab, quick: bool) -> Result:
@@ -130,17 +128,11 @@ class _Cases:
     def bare(self, runs: list[str], name: str, workers: int = 1) -> Sample:
         """The shell loop, into a new folder."""
         work = self.lab.folder / f"bare_{name}"
-        work.mkdir()
-        for one in runs:
-            facts = json.dumps({"run": one, **self.documents[one]}, default=lambda t: t.isoformat())
-            (work / f"{one}.json").write_text(facts)
-        source, log = f"{self.lab.sshd.host}:{self.daq}", work / "log"
-        ssh = " ".join(["ssh", *self.lab.sshd.ssh_options])
+        documents = {one: self.documents[one] for one in runs}
         strax = [sys.executable, str(workers), "straxflow.detectors.demo:context", "raw_records"]
-        loop = [str(HERE / "bare_loop.sh"), source, str(work), ssh, *strax]
-        sample = run([*loop, *runs], cwd=ROOT, log=log)
+        sample = loop(self.lab, self.daq, documents, work, strax)
         if runs == [RUNS[0]] and workers == 1:
-            found = re.findall(r"^part (\w+) ([\d.]+)$", log.read_text(), re.MULTILINE)
+            found = re.findall(r"^part (\w+) ([\d.]+)$", (work / "log").read_text(), re.MULTILINE)
             self.bare_parts.append({part: float(seconds) for part, seconds in found})
         shutil.rmtree(work)
         return sample

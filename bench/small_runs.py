@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -12,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.measure import Sample, Series, cpu_of_processes, idle_cores, run
+from bench.bare import loop
+from bench.measure import Sample, Series, cpu_of_processes, idle_cores
 from bench.result import Judged, Result, Table, compare, judge, times
 from bench.site import Lab, Site, job_seconds, make_site
 from straxflow.attempts import all_of
@@ -25,7 +25,6 @@ SIZE_MB = 5.0
 GOAL = 0.2
 IDLE = 0.15
 """With less than this part of all cores idle, more work at once would give nothing."""
-HERE = Path(__file__).parent
 Documents = Mapping[str, dict[str, Any]]
 
 
@@ -231,16 +230,8 @@ def _jobs(site: Site, kind: Kind, count: int) -> Table:
 
 
 def _loop(lab: Lab, kind: Kind, daq: Path, documents: Documents, name: str) -> Sample:
-    work = lab.folder / f"small_loop_{name}"
-    work.mkdir()
-    for one, document in documents.items():
-        facts = json.dumps({"run": one, **document}, default=lambda t: t.isoformat())
-        (work / f"{one}.json").write_text(facts)
-    ssh = " ".join(["ssh", *lab.sshd.ssh_options])
-    argv = [str(HERE / "bare_loop.sh"), f"{lab.sshd.host}:{daq}", str(work), ssh]
-    argv += [kind.python, "1", kind.context, " ".join(kind.targets)]
-    environment = {**os.environ, **kind.environment, "PYTHONPATH": str(ROOT)}
-    return run([*argv, *documents], cwd=ROOT, env=environment, log=work / "log")
+    strax = [kind.python, "1", kind.context, " ".join(kind.targets)]
+    return loop(lab, daq, documents, lab.folder / f"small_loop_{name}", strax, kind.environment)
 
 
 def _remove(lab: Lab, name: str) -> None:
