@@ -194,9 +194,10 @@ class Invocation:
         for batch in sorted({one.taken_from for one in claimed if one.taken_from}):
             runs = [one.run.id for one in claimed if one.taken_from == batch]
             log.warning("taken over from invocation %s, which is dead or silent: run %s", batch, ", ".join(runs))
+            # on a node that is this host, a batch job whose processes were stopped first would count as failed
+            cancel_jobs(batch)
             for owner in {owner for run in runs if (owner := self._claimant(batch, run))}:
                 stop_processes(batch, owner)
-            cancel_jobs(batch)
 
     def _claimant(self, batch: str, run: str) -> Owner | None:
         """The main process of a run's last claim, if it was this batch's."""

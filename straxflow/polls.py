@@ -1,45 +1,71 @@
 """How Snakemake's Slurm plugin asks for its jobs: none is forgotten, and none that has ended waits for long.
 
 A poll of the plugin in which all queries fail (slurmctld is away for half a minute) drops its jobs, and Snakemake waits
-for them for ever. From poll to poll it asks more seldom, up to every three minutes.
+for them for ever. So it does for a job that Slurm itself has forgotten: a slurmctld that dies loses the jobs of its
+last seconds, and one that is away for longer than MinJobAge those that ended meanwhile. From poll to poll it asks more
+seldom, up to every three minutes.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
+
+from straxflow.slurm import known_jobs
 
 MOST_S = 20.0
 """One query for all jobs of an invocation each so many seconds is no burden to a Slurm."""
+FORGOTTEN_S = 45.0
+"""Slurm has forgotten a job that it does not know twice, so many seconds apart."""
 
 
-def tend_polls(executor: Any, warn: Callable[[str], object]) -> None:
-    """Let an executor's polls keep each job of which they learn nothing, and follow one another within `MOST_S`.
+def tend_polls(
+    executor: Any,
+    warn: Callable[[str], object],
+    known: Callable[[], set[str] | None] = known_jobs,
+    forgotten_s: float = FORGOTTEN_S,
+) -> None:
+    """Let an executor's polls keep each job of which they learn nothing, end those that the batch system has forgotten,
+    and follow one another within `MOST_S`.
 
-    `warn` is told when a batch system begins to be silent, and when that ends.
+    `warn` is told when a batch system begins to be silent, when that ends, and what it has forgotten. `known` gives the
+    ids that it knows, None if it does not answer; it is asked each `forgotten_s` seconds.
     """
     told: set[int] = set()
+    submitted: dict[int, float] = {}
 
-    def noting(report: Callable[..., None]) -> Callable[..., None]:
+    def noting(report: Callable[..., None], note: Callable[[object], object]) -> Callable[..., None]:
         def noted(job: object, *words: object, **more: object) -> None:
-            told.add(id(job))
+            note(job)
             report(job, *words, **more)
 
         return noted
 
-    executor.report_job_success = noting(executor.report_job_success)
-    executor.report_job_error = noting(executor.report_job_error)
+    for name in ("report_job_success", "report_job_error"):
+        setattr(executor, name, noting(getattr(executor, name), lambda job: told.add(id(job))))
+    executor.report_job_submission = noting(
+        executor.report_job_submission, lambda job: submitted.update({id(job): time.time()})
+    )
     ask = executor.check_active_jobs
     in_the_dark = False
+    asked = 0.0
+    unknown: set[int] = set()
+
+    def forgotten(jobs: list[Any]) -> list[Any]:
+        nonlocal asked, unknown
+        if not jobs or time.monotonic() - asked < forgotten_s or (ids := known()) is None:
+            return []
+        asked = time.monotonic()
+        before, unknown = unknown, {id(job) for job in jobs if not _elsewhere(job) and _number(job) not in ids}
+        return [job for job in jobs if id(job) in before & unknown]
 
     async def check_active_jobs(jobs: list[Any]) -> AsyncIterator[Any]:
-        nonlocal in_the_dark
+        nonlocal in_the_dark, asked
         told.clear()
-        kept = set()
-        async for job in ask(jobs):
-            kept.add(id(job))
-            yield job
-        silent = [job for job in jobs if id(job) not in kept | told]
+        kept = [job async for job in ask(jobs)]
+        silent = [job for job in jobs if id(job) not in told | {id(job) for job in kept}]
         if bool(silent) != in_the_dark and jobs:
             in_the_dark = bool(silent)
             warn(
@@ -47,8 +73,37 @@ def tend_polls(executor: Any, warn: Callable[[str], object]) -> None:
                 if silent
                 else "the batch system answers again"
             )
+            asked = 0.0  # what it came back without
         executor.next_seconds_between_status_checks = min(executor.next_seconds_between_status_checks, MOST_S)
-        for job in silent:
-            yield job
+        gone = forgotten(kept)
+        for job in gone:
+            if _made_since(job, submitted.get(id(job), time.time())):
+                warn(f"the batch system has forgotten job {job.external_jobid}, whose files are all there")
+                executor.report_job_success(job)
+            else:
+                executor.report_job_error(
+                    job, msg=f"The batch system does not know job {job.external_jobid} any more; it is begun anew."
+                )
+        for job in (*kept, *silent):
+            if job not in gone:
+                yield job
 
     executor.check_active_jobs = check_active_jobs
+
+
+def _number(job: Any) -> str:
+    """The number of a batch job; one in an array has that of the array."""
+    return str(job.external_jobid).partition("_")[0]
+
+
+def _elsewhere(job: Any) -> bool:
+    """Whether a job was sent to another cluster than the one that is asked."""
+    return any(job.job.resources.get(name) for name in ("cluster", "clusters", "slurm_cluster"))
+
+
+def _made_since(job: Any, submitted: float) -> bool:
+    """Whether all files of a job were made after it was sent away (s since 1970)."""
+    try:
+        return all(Path(file).stat().st_mtime >= submitted for file in job.job.output)
+    except FileNotFoundError:
+        return False

@@ -94,17 +94,28 @@ def _ran_out_of_memory(log: Path) -> bool:
 
 def jobs_of(batch: str) -> list[str] | None:
     """The jobs, waiting or running, that an invocation has in Slurm now; None if Slurm does not answer."""
+    listed = _squeue("--format=%i %j")
+    if listed is None:
+        return None
+    prefix = f"{JOB_PREFIX}{batch}_"
+    rows = (line.split(maxsplit=1) for line in listed)
+    return [row[0] for row in rows if len(row) == 2 and row[1].startswith(prefix)]
+
+
+def known_jobs() -> set[str] | None:
+    """The numbers of this user's jobs in any state that Slurm knows (an array has one); None if it does not answer."""
+    listed = _squeue("--states=all", "--format=%F")
+    return None if listed is None else {line.strip() for line in listed}
+
+
+def _squeue(*words: str) -> list[str] | None:
     try:
-        listed = subprocess.run(
-            ["squeue", "--noheader", "--me", "--format=%i %j"],
-            capture_output=True, text=True, timeout=30, check=True,
-        ).stdout  # fmt: skip
+        return subprocess.run(
+            ["squeue", "--noheader", "--me", *words], capture_output=True, text=True, timeout=30, check=True
+        ).stdout.splitlines()
     except (subprocess.SubprocessError, OSError) as error:
         log.debug("squeue: %s", error)
         return None
-    prefix = f"{JOB_PREFIX}{batch}_"
-    rows = (line.split(maxsplit=1) for line in listed.splitlines())
-    return [row[0] for row in rows if len(row) == 2 and row[1].startswith(prefix)]
 
 
 def cancel_jobs(batch: str) -> bool:

@@ -48,7 +48,15 @@ def sshd(lab_folder: Path) -> Iterator[Sshd]:
 
 
 @pytest.fixture(scope="session")
-def slurm(lab_folder: Path) -> Iterator[Slurm]:
+def shared_slurm(lab_folder: Path) -> Iterator[Slurm]:
     """A Slurm of two nodes with two CPUs each."""
     with Slurm(lab_folder / "slurm") as cluster:
         yield cluster
+
+
+@pytest.fixture
+def slurm(shared_slurm: Slurm) -> Iterator[Slurm]:
+    """The session's Slurm as if it were a fresh one; pytest shows its words where a test has failed."""
+    yield shared_slurm
+    print(shared_slurm.report())
+    shared_slurm.clear()

@@ -4,9 +4,11 @@ munged, slurmctld and one slurmd a node, all under one folder, on loopback ports
 """
 
 import atexit
+import contextlib
 import getpass
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -15,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from straxflow.lab.process import LabError, Process, find_program, free_ports, kill_tree, processes, wait_for
+from straxflow.lab.process import LabError, Process, find_program, free_ports, kill_tree, processes, tail, wait_for
 
 CLIENTS = ("srun", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "sacct", "sacctmgr", "sshare", "sstat")
 
@@ -122,8 +124,7 @@ class Slurm:
         if fresh:
             self._wait("slurmctld", ["srun", "-Q", f"-N{self.nodes}", "hostname"])
         else:
-            answering = f"sinfo --noheader --responding --Node --format=%N | sort -u | wc -l | grep -qx {self.nodes}"
-            self._wait("slurmctld", ["sh", "-c", answering])
+            self._wait_for_nodes()
         return self
 
     def stop_controller(self) -> None:
@@ -148,15 +149,33 @@ class Slurm:
         for name in names or self._processes:
             self._processes[name].kill()
 
+    def clear(self) -> None:
+        """Bring it into the state of a fresh one, whatever was done to it: daemons started, no jobs, all nodes in
+        service."""
+        self.start()
+        self._cancel_all()
+        # a node with a process that would not end, or that was away, stays out of service
+        for node in self._say("sinfo", "--noheader", "--Node", "--states=drain,down,fail", "--format=%N").split():
+            self._say("scontrol", "update", f"nodename={node}", "state=resume")
+        idle = (
+            f"sinfo --noheader --Node --states=idle --responding --format=%N | sort -u | wc -l | grep -qx {self.nodes}"
+        )
+        self._wait("slurmctld", ["sh", "-c", idle])
+
+    def report(self) -> str:
+        """What it says of its jobs and nodes, and the end of its log, for somebody who asks what went wrong."""
+        said = [
+            self._say("squeue", "--states=all", "--format=%i %T %r %N %M %j"),
+            self._say("sinfo", "--Node", "--long"),
+        ]
+        return "\n".join([*said, tail(self._processes["slurmctld"].log, 40)])
+
     def stop(self) -> None:
         """Cancel all jobs and stop the daemons; queue and state stay in the folder."""
         if self._processes["slurmctld"].pid is not None:
-            cancel = [str(self.folder / "bin/scancel"), "-u", getpass.getuser()]
-            try:
-                subprocess.run(cancel, capture_output=True, timeout=10)
-                self._wait("slurmctld", ["sh", "-c", 'test -z "$(squeue -h -t R,CG)"'])
-            except (LabError, subprocess.TimeoutExpired):
-                pass  # what it could not end is killed with its slurmd
+            # what it cannot end is killed with its slurmd
+            with contextlib.suppress(LabError, subprocess.TimeoutExpired):
+                self._cancel_all()
         for process in reversed(self._processes.values()):
             process.stop()
 
@@ -164,6 +183,15 @@ class Slurm:
         """Stop it and delete all its state."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _cancel_all(self) -> None:
+        for how in (["--signal=KILL", "--full"], []):  # the first alone spares them KillWait, but not those that wait
+            self._say("scancel", *how, "-u", getpass.getuser())
+        self._wait("slurmctld", ["sh", "-c", 'test -z "$(squeue -h -t R,CG)"'])
+
+    def _say(self, *words: str) -> str:
+        done = subprocess.run(words, env=self.env, capture_output=True, text=True, timeout=20)
+        return done.stdout + done.stderr
 
     def _start(self, name: str, command: list[str]) -> None:
         process = self._processes[name]
@@ -191,6 +219,10 @@ class Slurm:
         command = [find_program("munged", "munge"), "--foreground", "--force"]
         self._start("munged", [*command, *(f"{key}={value}" for key, value in options.items())])
         wait_for("munged", (self.folder / "munge.socket").exists, 10, self._processes["munged"].log)
+
+    def _wait_for_nodes(self, *which: str) -> None:
+        asked = shlex.join(["sinfo", "--noheader", "--responding", "--Node", "--format=%N", *which])
+        self._wait("slurmctld", ["sh", "-c", f"{asked} | sort -u | wc -l | grep -qx {self.nodes}"])
 
     def _wait(self, name: str, command: list[str]) -> None:
         def ready() -> bool:

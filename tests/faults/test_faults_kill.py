@@ -295,7 +295,15 @@ def test_of_everything_at_once(own_rundb: RunDbServer, own_sshd: Sshd, make_site
 
 
 def kill_slurmctld(cluster: Cluster) -> None:
+    time.sleep(7)  # it writes the list of its jobs each five seconds
     cluster.slurm.kill("slurmctld")
+
+
+def kill_slurmctld_with_its_memory(cluster: Cluster) -> None:
+    """As one does that dies before it has written the list of its jobs."""
+    cluster.slurm.kill("slurmctld")
+    for saved in (cluster.slurm.folder / "state").glob("job_state*"):
+        saved.unlink()
 
 
 def kill_slurmds(cluster: Cluster) -> None:
@@ -315,6 +323,7 @@ def kill_slurmds(cluster: Cluster) -> None:
     [
         # by then a poll has asked in vain as often as Slurm's plugin does by default, and would forget its jobs
         pytest.param(kill_slurmctld, 20, id="slurmctld"),
+        pytest.param(kill_slurmctld_with_its_memory, 3, id="slurmctld, which forgets the job"),
         pytest.param(kill_slurmds, 3, id="all slurmds"),
     ],
 )

@@ -17,6 +17,7 @@ from pymongo.collection import Collection
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.slurm import Slurm
 from straxflow.lab.sshd import Sshd
+from tests.site import wait_until
 
 Runs = Collection[dict[str, Any]]
 
@@ -141,6 +142,21 @@ def test_srun_on_both_partitions(slurm: Slurm) -> None:
         command = ["srun", "-p", partition, "-N", "2", "hostname"]
         done = subprocess.run(command, env=slurm.env, capture_output=True, text=True, check=True)
         assert len(done.stdout.splitlines()) == 2
+
+
+def test_a_cleared_slurm_is_as_a_fresh_one(slurm: Slurm) -> None:
+    def say(*words: str) -> str:
+        return subprocess.run(words, env=slurm.env, capture_output=True, text=True, check=True).stdout
+
+    say("scontrol", "update", "nodename=n1", "state=drain", "reason=test")
+    for how in ([], ["--begin=now+1hour"]):
+        say("sbatch", "--output=/dev/null", *how, "--wrap=sleep 100")
+    wait_until(lambda: "R" in say("squeue", "--noheader", "--format=%t"), 20)
+    assert "drained" in slurm.report()
+    slurm.kill("slurmd.n2")
+    slurm.clear()
+    assert say("squeue", "--noheader") == ""
+    assert set(say("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()) == {"n1 idle", "n2 idle"}
 
 
 def test_slurm_wrappers_need_no_variables(slurm: Slurm) -> None:

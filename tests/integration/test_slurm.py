@@ -92,12 +92,7 @@ class Cluster:
 @pytest.fixture
 def cluster(tmp_path: Path, rundb_server: RunDbServer, sshd: Sshd, slurm: Slurm) -> Iterator[Cluster]:
     site = Site(tmp_path, rundb_server, sshd, profile="stoomboot")
-    made = Cluster(site, slurm)
-    yield made
-    ids = [job["JobId"] for job in made.jobs() if job["JobState"] in ("RUNNING", "PENDING")]
-    if ids:
-        made.run("scancel", "--signal=KILL", "--full", *ids)
-        made.run("scancel", *ids)
+    yield Cluster(site, slurm)
     site.close()
 
 
@@ -254,8 +249,7 @@ def test_takes_over_at_once_from_a_killed_main_process(cluster: Cluster) -> None
         assert len(left) == 2
         began = time.monotonic()
         with site.background(env=cluster.env) as second:
-            # this cluster's nodes are this host: a job whose processes are stopped before it is cancelled has failed
-            ended = ("CANCELLED", "COMPLETING", "FAILED")
+            ended = ("CANCELLED", "COMPLETING")
             second.until(lambda: all(j["JobState"] in ended for j in cluster.jobs() if j["JobId"] in left), 30)
             assert time.monotonic() - began < 30
             result = second.wait(150)

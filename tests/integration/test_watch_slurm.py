@@ -22,12 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 @pytest.fixture
 def cluster(tmp_path: Path, rundb_server: RunDbServer, sshd: Sshd, slurm: Slurm) -> Iterator[Cluster]:
     site = Site(tmp_path, rundb_server, sshd, profile="stoomboot")
-    made = Cluster(site, slurm)
-    yield made
-    slurm.start()
-    ids = [job["JobId"] for job in made.jobs() if job["JobState"] in ("RUNNING", "PENDING")]
-    if ids:
-        made.run("scancel", *ids)
+    yield Cluster(site, slurm)
     site.close()
 
 

@@ -1,7 +1,10 @@
 """What a poll of the batch system leaves unsaid is asked again."""
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 
 from straxflow.polls import MOST_S, tend_polls
@@ -15,6 +18,9 @@ class Executor:
         self.ended: dict[str, bool] = {}
         self.reported: list[tuple[str, bool]] = []
         self.next_seconds_between_status_checks = 5.0
+
+    def report_job_submission(self, job: SimpleNamespace) -> None:
+        pass
 
     def report_job_success(self, job: SimpleNamespace) -> None:
         self.reported.append((job.name, True))
@@ -33,6 +39,12 @@ class Executor:
         self.next_seconds_between_status_checks += 10
 
 
+def job(name: str, *output: Path, **resources: str) -> SimpleNamespace:
+    """A job in the batch system, with its number."""
+    inner = SimpleNamespace(output=[str(file) for file in output], resources=resources)
+    return SimpleNamespace(name=name, external_jobid=name, job=inner)
+
+
 def poll(executor: Executor, jobs: list[SimpleNamespace]) -> list[str]:
     async def whole() -> list[str]:
         return [job.name async for job in executor.check_active_jobs(jobs)]
@@ -42,8 +54,8 @@ def poll(executor: Executor, jobs: list[SimpleNamespace]) -> list[str]:
 
 def test_jobs_outlast_polls_without_an_answer() -> None:
     executor, said = Executor(), []
-    tend_polls(executor, said.append)
-    jobs = [SimpleNamespace(name=name) for name in "abc"]
+    tend_polls(executor, said.append, known=lambda: None)
+    jobs = [job(name) for name in "abc"]
     assert poll(executor, jobs) == ["a", "b", "c"]
     executor.answers = False
     assert poll(executor, jobs) == poll(executor, jobs) == ["a", "b", "c"]
@@ -61,3 +73,59 @@ def test_polls_follow_one_another_soon_enough() -> None:
     tend_polls(executor, print)
     waits = [poll(executor, []) or executor.next_seconds_between_status_checks for _ in range(4)]
     assert waits == [15, MOST_S, MOST_S, MOST_S]
+
+
+def test_jobs_that_the_batch_system_has_forgotten_are_ended_by_what_they_made(tmp_path: Path) -> None:
+    executor, said = Executor(), []
+    known: set[str] | None = {"1", "2"}
+    tend_polls(executor, said.append, known=lambda: known, forgotten_s=0)
+    made, old = tmp_path / "made", tmp_path / "old"
+    old.touch()
+    os.utime(old, (1e9, 1e9))
+    jobs = [
+        job("1"),
+        job("2_7"),  # of the array 2
+        job("3", tmp_path / "not made"),
+        job("4", made),
+        job("5", old),
+        job("6", cluster="another"),
+    ]
+    for one in jobs:
+        executor.report_job_submission(one)
+    made.touch()
+    os.utime(made, (time.time() + 1, time.time() + 1))  # the kernel's clock for files runs in steps
+    names = [one.name for one in jobs]
+    assert poll(executor, jobs) == names  # the first time may be chance
+    known = None
+    assert poll(executor, jobs) == names
+    assert executor.reported == []
+    known = {"1", "2"}
+    assert poll(executor, jobs) == ["1", "2_7", "6"]
+    assert executor.reported == [("3", False), ("4", True), ("5", False)]
+    assert said == ["the batch system has forgotten job 4, whose files are all there"]
+
+
+def test_a_job_is_forgotten_only_if_it_stays_unknown() -> None:
+    executor = Executor()
+    known: set[str] = set()
+    tend_polls(executor, print, known=lambda: known, forgotten_s=0)
+    jobs = [job("1")]
+    assert poll(executor, jobs) == ["1"]
+    known = {"1"}
+    assert poll(executor, jobs) == ["1"]
+    known = set()
+    assert poll(executor, jobs) == ["1"]
+    assert poll(executor, jobs) == []
+
+
+def test_the_batch_system_is_asked_seldom_for_what_it_knows() -> None:
+    executor, asked = Executor(), []
+    tend_polls(executor, print, known=lambda: asked.append(1) or {"1"})  # type: ignore[func-returns-value]
+    for _ in range(5):
+        poll(executor, [job("1")])
+    assert len(asked) == 1
+    executor.answers = False
+    poll(executor, [job("1")])
+    executor.answers = True
+    poll(executor, [job("1")])
+    assert len(asked) == 2  # what it came back without shows at once
