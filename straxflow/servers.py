@@ -1,10 +1,11 @@
-"""The fork servers of an invocation: one for the steps, one for strax, each as long as the main process lives."""
+"""The fork servers of an invocation, and of each of its batch jobs that does several rules: one for the steps, one for
+strax, each as long as the snakemake lives that started it."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from straxflow import inherited
 from straxflow.config import Config
 from straxflow.forkserver import Started
 from straxflow.fsio import MARKER
+from straxflow.owner import Owner
 from straxflow.transport.ssh import CONNECTIONS, close_connections
 
 STEPS = "STRAXFLOW_STEPS"
@@ -22,12 +24,6 @@ JOBS = "straxflow.steps.main"
 """The module of what jobs do; imported by their server, not here."""
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 """While a server does its imports: threads do not survive a fork."""
-
-
-def forget_servers() -> None:
-    """Jobs of this process start, and log in, by themselves."""
-    for name in (STEPS, STRAX, CONNECTIONS):
-        os.environ.pop(name, None)
 
 
 def put_on_path(*folders: Path) -> None:
@@ -48,6 +44,21 @@ class Servers:
         """Let what serves the jobs do its imports meanwhile, if the disk of the state folder is there."""
         if (self.folder / MARKER).is_file():
             self.start_steps()
+
+    def forget(self) -> None:
+        """Let jobs not find those of another snakemake: they start, and log in, by themselves."""
+        for name in (STEPS, STRAX, CONNECTIONS):
+            os.environ.pop(name, None)
+
+    def serve_batch_job(self, jobs: Collection[tuple[str, Mapping[str, str]]]) -> None:
+        """Let the jobs of this batch job, each a rule and its wildcards, share what they load, if there are several."""
+        if len(jobs) < 2 or self._started:
+            return
+        self.batch += f".{os.environ.get('SLURM_JOB_ID') or Owner.current().token()[-8:]}"
+        self.start_steps()
+        made = [self.config.products[wildcards["product"]] for rule, wildcards in jobs if rule == "process"]
+        if sum(product.kind == "strax" for product in made) > 1:
+            self.start_strax()
 
     def start_steps(self) -> None:
         """Serve the jobs of this machine."""

@@ -56,6 +56,25 @@ if os.environ.get("SLURM_JOB_ID"):
 """
 
 
+# a detector that ends its process while it makes a run
+CRASHING = """
+import os, signal
+from straxflow.detectors import demo
+from straxflow.detectors.demo.peaks import Peaks
+
+class CrashingPeaks(Peaks):
+    def compute(self, hits):
+        if self.run_id == "000002":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().compute(hits)
+
+def context(**settings):
+    st = demo.context(**settings)
+    st.register(CrashingPeaks)
+    return st
+"""
+
+
 class Cluster:
     """A deployment whose snakemake finds the private Slurm, and what that Slurm says of its jobs."""
 
@@ -94,6 +113,17 @@ def cluster(tmp_path: Path, rundb_server: RunDbServer, sshd: Sshd, slurm: Slurm)
     site = Site(tmp_path, rundb_server, sshd, profile="stoomboot")
     yield Cluster(site, slurm)
     site.close()
+
+
+def runs_together(cluster: Cluster, count: int) -> None:
+    """One batch job for so many runs, with what all of it may take: as the profile tells for small ones."""
+    small = {step: {"mem_mb": 500, "runtime_min": 2} for step in ("process", "checksum", "move_out")}
+    cluster.site.configure(resources=small)
+    cluster.profile(
+        groups=[group.replace("run_{run}", "runs") for group in GROUPS],
+        **{"group-components": [f"runs={count}"], "cores": 2, "resources": ["mem_mb=1500"]},
+        **{"set-resource-scopes": ["mem_mb=local"], "config": {"head_node": ["transfer"]}},
+    )
 
 
 def check_done(site: Site, number: int, products: int) -> None:
@@ -148,6 +178,63 @@ def test_previews_then_brings_whole_runs_in_as_one_job_each_without_the_database
         job = next(j for j in jobs if j["JobId"] in ids["process"])
         assert job["JobName"].startswith(f"straxflow_{batch}_")
         assert f"run_{run}" in job["StdOut"]
+
+
+def test_several_runs_in_one_batch_job_load_strax_once_and_are_made_as_ever(cluster: Cluster, tmp_path: Path) -> None:
+    site = cluster.site
+    plain = Site(tmp_path / "plain", site.rundb, site.sshd, settings={"products": STRAX})
+    site.configure(products=STRAX)
+    runs_together(cluster, 3)
+    seen, hooks = site.folder / "seen", site.folder / "hooks"
+    hooks.mkdir()
+    (hooks / "sitecustomize.py").write_text(WATCH.format(file=str(seen)))
+    for number in (1, 2, 3):
+        for one in (site, plain):
+            one.take(number)
+    result = site.snakemake(env=cluster.env | {"PYTHONPATH": str(hooks)})
+    assert result.code == 0, result.output
+    (job,) = cluster.jobs()
+    # snakemake, and one Python each that all steps and all of strax are forks of; their clients load nothing
+    begun = [line for line in seen.read_text().splitlines() if line == f"job {job['JobId']}"]
+    assert len(begun) == 3
+    for number in (1, 2, 3):
+        check_done(site, number, products=2)
+        tries = [a for a in site.attempts(f"{number:06d}") if a.step in ("process", "checksum", "move_out")]
+        assert [(a.outcome, a.job_id) for a in tries] == [("ok", job["JobId"])] * 6
+    result = plain.snakemake()
+    assert result.code == 0, result.output
+    assert site.products() == plain.products()
+    plain.close()
+
+
+@pytest.mark.fault(
+    group="kill",
+    broken="the process of strax crashes on one of several runs that share a batch job",
+    left="the attempts of that run; all files of the others",
+    next="registers the others, of which nothing is made again, and tries that one once more",
+)
+def test_a_run_that_crashes_takes_none_of_its_batch_job_with_it(cluster: Cluster) -> None:
+    site = cluster.site
+    (site.folder / "crashing.py").write_text(CRASHING)
+    environment = {"PYTHONPATH": f"{ROOT}:{site.folder}"}
+    site.configure(products=STRAX, strax={"context": "crashing:context", "environment": environment})
+    runs_together(cluster, 3)
+    for number in (1, 2, 3):
+        site.take(number)
+    result = site.snakemake(env=cluster.env)
+    assert result.code == 1, result.output
+    made = [path.name for path in (site.folder / "store").glob("*-peaks-*")]
+    assert sorted(name[:6] for name in made) == ["000001", "000003"]
+    crashed = [a for a in site.attempts("000002") if a.outcome != "ok"]
+    assert {(a.step, a.product, a.cause) for a in crashed} == {("process", "peaks", "signal")}
+    written = {path: path.stat().st_mtime_ns for path in (site.folder / "store").rglob("*") if path.is_file()}
+    # mended
+    (site.folder / "crashing.py").write_text(CRASHING.replace('"000002"', '"never"'))
+    result = site.snakemake(env=cluster.env)
+    assert result.code == 0, result.output
+    for number in (1, 2, 3):
+        check_done(site, number, products=2)
+    assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
 @pytest.mark.fault(

@@ -150,9 +150,9 @@ def test_a_job_has_the_streams_the_folder_and_the_environment_of_its_client(
     assert (one.returncode, out, err) == (0, f"out {tmp_path} here words in x preload\n", "err\n")
 
 
-def test_the_server_of_strax_has_no_password_the_one_of_the_steps_has_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
+    """Those of a snakemake, of which nothing was started."""
     for name, value in {"OWN_NAME": "hunter2", "OTHER": "seen", STEPS: "", STRAX: "", CONNECTIONS: ""}.items():
         monkeypatch.setenv(name, value)
     settings = {
@@ -163,22 +163,50 @@ def test_the_server_of_strax_has_no_password_the_one_of_the_steps_has_it(
         "rundb": {"password_env": "OWN_NAME"},
         "runs": {"min_run_number": 1},
         "strax": {"context": "json:loads"},
-        "products": {"raw": {"from": "live"}},
+        "products": {
+            "raw": {"from": "live"},
+            "peaks": {"from": "raw"},
+            "plot": {"from": "raw", "kind": "command", "command": "cp {source} {output}"},
+        },
     }
-    servers = Servers(load(settings), tmp_path, "b")
-    try:
-        servers.start_steps()
-        servers.start_strax()
-        files = [Path(f"/proc/{server.process.pid}/environ") for server in servers._started.values()]
-        # a process has none for a moment while it begins
-        wait_for(lambda: all(file.read_bytes() for file in files))
-        steps, strax = (file.read_bytes().split(b"\0") for file in files)
-    finally:
-        servers.dismiss()
-        servers.wait()
+    made = Servers(load(settings), tmp_path, "b")
+    yield made
+    made.dismiss()
+    made.wait()
+
+
+def test_the_server_of_strax_has_no_password_the_one_of_the_steps_has_it(servers: Servers) -> None:
+    servers.start_steps()
+    servers.start_strax()
+    files = [Path(f"/proc/{server.process.pid}/environ") for server in servers._started.values()]
+    # a process has none for a moment while it begins
+    wait_for(lambda: all(file.read_bytes() for file in files))
+    steps, strax = (file.read_bytes().split(b"\0") for file in files)
     assert {b"OWN_NAME=hunter2", b"OTHER=seen"} <= set(steps)
     assert b"OTHER=seen" in strax
     assert not [word for word in strax if b"hunter2" in word]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "started"),
+    [
+        (["process raw"], []),
+        (["process raw", "checksum raw"], [STEPS]),
+        (["process raw", "process plot"], [STEPS]),
+        (["process raw", "process peaks"], [STEPS, STRAX]),
+    ],
+)
+def test_a_batch_job_shares_what_several_of_its_jobs_load(
+    servers: Servers, jobs: list[str], started: list[str]
+) -> None:
+    os.environ[STEPS] = "of the head node"
+    servers.forget()
+    assert STEPS not in os.environ
+    targets = [(rule, {"run": "1", "product": product}) for rule, product in map(str.split, jobs)]
+    for _ in range(2):
+        servers.serve_batch_job(targets)
+    assert sorted(servers._started) == sorted(started)
+    assert [os.environ.get(name) for name in started] == [servers._started[name].address for name in started]
 
 
 @pytest.mark.parametrize(

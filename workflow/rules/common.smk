@@ -20,7 +20,7 @@ from straxflow.errors import StraxflowError, quiet_errors
 from straxflow.fsio import MARKER
 from straxflow.permissions import apply_umask
 from straxflow.receipts import State
-from straxflow.servers import Servers, forget_servers, put_on_path
+from straxflow.servers import Servers, put_on_path
 
 with quiet_errors(SystemExit):
     if not config:  # no profile: e.g. snakemake --lint
@@ -35,11 +35,13 @@ with quiet_errors(SystemExit):
 put_on_path(Path(sys.executable).parent, Path(workflow.basedir, "workflow", "scripts"))
 SERVERS = Servers(CONFIG, STATE.folder, BATCH)
 if workflow.remote_exec:
-    forget_servers()  # they are on the head node, outside of what this batch job may use
+    SERVERS.forget()  # they are on the head node, outside of what this batch job may use
+    atexit.register(SERVERS.dismiss)
 elif workflow.is_main_process and not workflow.output_settings.dryrun:
     SERVERS.prepare()
 
 # imported while the server does its own imports
+from straxflow.batchjobs import run_rules_directly
 from straxflow.polls import tend_polls
 from straxflow.slurm import JOB_PREFIX, SLURM
 from straxflow.workflow import Flow
@@ -98,6 +100,9 @@ def cores(step):
     """A function for the threads of a job; no job is started whose run another invocation has taken over."""
 
     def amount(wildcards):
+        if workflow.remote_exec:
+            # known now, and not yet when this file is read
+            SERVERS.serve_batch_job(workflow.dag_settings.target_jobs)
         with plain_errors():
             return FLOW.threads(step, **wildcards)
 
@@ -173,6 +178,7 @@ def tend_batch_jobs():
         os.environ[SLURM] = "1"
         executor.run_uuid = f"{JOB_PREFIX}{BATCH}_{executor.run_uuid}"
         tend_polls(executor, lambda text: logger.warning(f"straxflow: {text}"))
+        run_rules_directly(executor)
 
 
 def finish():
