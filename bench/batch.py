@@ -1,4 +1,4 @@
-"""What a batch system costs: small runs on a private Slurm, with one batch job a run and with one for each step."""
+"""What a batch system costs: small runs on a private Slurm, one batch job for many, for each run, and for each step."""
 
 from __future__ import annotations
 
@@ -22,13 +22,19 @@ from straxflow.lab.daq import Daq, RunPlan
 from straxflow.lab.slurm import CLIENTS, Slurm
 
 GROUPED, QUICK_GROUPED = 50, 2
+TOGETHER, QUICK_TOGETHER = 25, 2
+"""Runs in one batch job."""
 UNGROUPED, QUICK_UNGROUPED = 15, 1
 SIZE_MB = 1.0
 GOAL_JOBS = 1.0
 STEPS = ("process", "checksum", "move_out")
-GROUPS = [f"{step}=run_{{run}}" for step in STEPS]
+
 COUNTED = ("sbatch", "squeue", "sacct", "srun")
-SMALL = {"mem_mb": 500}
+SMALL = {"mem_mb": 500, "runtime_min": 1}
+
+EACH_RUN = {"groups": [f"{step}=run_{{run}}" for step in STEPS]}
+MANY_RUNS = {"groups": [f"{step}=runs" for step in STEPS], "cores": 2, "resources": ["mem_mb=1500"]}
+MANY_RUNS["set-resource-scopes"] = ["mem_mb=local"]
 
 # Slurm calls it as the child of each step's daemon, when that has waited for all that the step has run
 EPILOG = """\
@@ -67,7 +73,8 @@ class Case:
 
 
 def bench(lab: Lab, quick: bool) -> Result:
-    """Take runs with hardly any data through the same Slurm in both ways."""
+    """Take runs with hardly any data through the same Slurm in all ways."""
+    together = QUICK_TOGETHER if quick else TOGETHER
     counts = (QUICK_GROUPED, QUICK_UNGROUPED) if quick else (GROUPED, UNGROUPED)
     daq = Daq(lab.folder / "daq_batch", None, "demo-daq")
     documents = [daq.take(RunPlan(n, size_mb=SIZE_MB, seed=n))[0] for n in range(1, max(counts) + 1)]
@@ -78,30 +85,36 @@ def bench(lab: Lab, quick: bool) -> Result:
         epilog.write_text(EPILOG.format(file=folder / "steps"))
         epilog.chmod(0o755)
         with Slurm(folder / "slurm", extra=f"TaskEpilog={epilog}") as slurm:
-            grouped = _case(lab, slurm, daq.folder, "one job a run", documents[: counts[0]], GROUPS)
-            alone = _case(lab, slurm, daq.folder, "one job a step", documents[: counts[1]], None, grouped.idle)
+            grouped = _case(lab, slurm, daq.folder, "one job a run", documents[: counts[0]], EACH_RUN)
+            many = MANY_RUNS | {"group-components": [f"runs={together}"]}
+            shared = _case(lab, slurm, daq.folder, f"{together} runs a job", documents[: counts[0]], many, grouped.idle)
+            alone = _case(lab, slurm, daq.folder, "one job a step", documents[: counts[1]], {}, grouped.idle)
             nodes = f"{slurm.nodes} nodes of {slurm.cpus} CPUs, on the same {os.cpu_count()} cores"
     finally:
         shutil.rmtree(folder)
     return Result(
         "batch",
         f"Runs of {SIZE_MB:g} MB, `cp` as their one product, so that next to all is the cost of the engine and of the "
-        f"batch system; the profile `stoomboot` with the transfer on the head node, once with `groups` for "
-        f"{', '.join(STEPS)} ({grouped.runs} runs), once without ({alone.runs} runs). A private Slurm of {nodes}",
+        f"batch system; the profile `stoomboot` with the transfer on the head node, with `groups` for "
+        f"{', '.join(STEPS)}, one for each run and one for {together} runs ({grouped.runs} runs), and without "
+        f"({alone.runs} runs). A private Slurm of {nodes}",
         [
             judge("batch jobs a run and product chain, grouped", grouped.jobs, GOAL_JOBS, ""),
+            judge(f"batch jobs a run, {together} in a group", shared.jobs, None, ""),
             judge("batch jobs a run, not grouped", alone.jobs, None, ""),
             judge("wall clock a run, grouped (start and end apart)", grouped.seconds, None, " s"),
+            judge(f"wall clock a run, {together} in a group", shared.seconds, None, " s"),
             judge("wall clock a run, not grouped", alone.seconds, None, " s"),
             judge("CPU a run, grouped (start and end apart)", grouped.cpu, None, " s"),
+            judge(f"CPU a run, {together} in a group", shared.cpu, None, " s"),
             judge("CPU a run, not grouped", alone.cpu, None, " s"),
             judge("squeue calls a run, grouped", grouped.calls.get("squeue", 0) / grouped.runs, None, ""),
         ],
-        [_table([grouped, alone]), _cpu([grouped, alone])],
+        [_table([shared, grouped, alone]), _cpu([shared, grouped, alone])],
         [
             "CPU of the batch jobs is what the daemon of each Slurm step had waited for at its end, without Slurm's "
             "own daemons. Slurm's clients were counted by wrappers on the PATH.",
-            _says(grouped, alone),
+            _says(shared, grouped, alone),
         ],
     )
 
@@ -112,10 +125,10 @@ def _case(
     daq: Path,
     name: str,
     documents: list[dict[str, Any]],
-    groups: list[str] | None,
+    settings: dict[str, Any],
     idle: Sample | None = None,
 ) -> Case:
-    """Measure one way; an invocation with nothing to do takes as long in both, and is measured once."""
+    """Measure one way; an invocation with nothing to do takes as long in all, and is measured once."""
     product = {"from": "live", "kind": "command", "command": "cp -r {source}/{run} {output}"}
     changes = {
         "products": {"copy": product},
@@ -126,7 +139,7 @@ def _case(
     lab.runs(site.name).insert_many([dict(one) for one in documents])
     calls, ended = site.folder / "calls", slurm.folder.parent / "steps"
     environment = _counted(slurm, site.folder / "bin", calls)
-    argv = ["snakemake", "--profile", str(_profile(site, groups)), "--configfile", str(site.file)]
+    argv = ["snakemake", "--profile", str(_profile(site, settings)), "--configfile", str(site.file)]
     log = site.folder / "snakemake.log"
     ended.write_text("")
     os.sync()
@@ -142,12 +155,10 @@ def _case(
     return Case(name, len(documents), main, idle, jobs_cpu, inside, called)
 
 
-def _profile(site: Site, groups: list[str] | None) -> Path:
+def _profile(site: Site, settings: dict[str, Any]) -> Path:
     """A copy of the profile `stoomboot` that goes with this site."""
     profile = yaml.safe_load((ROOT / "profiles/stoomboot/config.yaml").read_text())
-    profile |= {"config": {"head_node": ["transfer"]}, "slurm-logdir": str(site.folder / "slurm-logs")}
-    if groups:
-        profile["groups"] = groups
+    profile |= {"config": {"head_node": ["transfer"]}, "slurm-logdir": str(site.folder / "slurm-logs"), **settings}
     folder = site.folder / "profile"
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(profile))
@@ -197,11 +208,12 @@ def _cpu(cases: list[Case]) -> Table:
     return Table("CPU s a run, start and end apart", columns, rows)
 
 
-def _says(grouped: Case, alone: Case) -> str:
+def _says(shared: Case, grouped: Case, alone: Case) -> str:
     share = (grouped.jobs_cpu - grouped.steps_cpu) / grouped.runs / grouped.cpu
     return (
-        f"Snakemake's own starts inside of the batch jobs are {share:.0%} of a grouped run's CPU: it starts once for "
-        "the group and once for each of its jobs, and without groups twice for each job. A grouped run takes "
-        f"{grouped.seconds / alone.seconds:.2f} of the time and {grouped.cpu / alone.cpu:.2f} of the CPU of one that "
-        "is not."
+        f"The start of Snakemake, and of what serves its jobs, inside of the batch jobs is {share:.0%} of a grouped "
+        "run's CPU: once for each batch job, which then does all of its steps itself. A run of one that has a job "
+        f"of its own takes {grouped.seconds / alone.seconds:.2f} of the time and {grouped.cpu / alone.cpu:.2f} of the "
+        f"CPU of one whose steps have; one that shares its job with others {shared.seconds / alone.seconds:.2f} and "
+        f"{shared.cpu / alone.cpu:.2f}."
     )

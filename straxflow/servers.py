@@ -105,6 +105,11 @@ class Servers:
         for server in self._started.values():
             server.wait()
 
+    def close(self) -> None:
+        """End them, so that none outlives a batch job, which has no more to do."""
+        self.dismiss()
+        self.wait()
+
 
 def strax_python(config: Config) -> str | None:
     """The interpreter that runs strax, if it is one and not a command that leads to one (conda run, apptainer)."""

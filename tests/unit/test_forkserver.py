@@ -171,8 +171,7 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers
     }
     made = Servers(load(settings), tmp_path, "b")
     yield made
-    made.dismiss()
-    made.wait()
+    made.close()
 
 
 def test_the_server_of_strax_has_no_password_the_one_of_the_steps_has_it(servers: Servers) -> None:

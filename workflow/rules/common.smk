@@ -36,7 +36,7 @@ put_on_path(Path(sys.executable).parent, Path(workflow.basedir, "workflow", "scr
 SERVERS = Servers(CONFIG, STATE.folder, BATCH)
 if workflow.remote_exec:
     SERVERS.forget()  # they are on the head node, outside of what this batch job may use
-    atexit.register(SERVERS.dismiss)
+    atexit.register(SERVERS.close)
 elif workflow.is_main_process and not workflow.output_settings.dryrun:
     SERVERS.prepare()
 
