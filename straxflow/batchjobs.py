@@ -10,11 +10,18 @@ from typing import Any
 
 
 def run_rules_directly(executor: Any) -> None:
-    """Let the jobs that an executor submits run their rules as any local snakemake does, on the CPUs that they ask for,
-    and none suffer from another one's failure. Job arrays stay the plugin's."""
+    """Let the jobs that an executor submits run their rules as any local snakemake does, with the CPUs and the memory
+    that they ask for, and none suffer from another one's failure. Job arrays stay the plugin's."""
     if executor.array_jobs:
         return
-    arguments = executor.get_job_args
-    # the last one counts
-    executor.get_job_args = lambda job: f"{arguments(job)} --cores {max(job.threads, 1)}"
+    arguments, python = executor.get_job_args, executor.get_python_executable()
+
+    def with_limits(job: Any) -> str:
+        memory = job.resources.get("mem_mb")
+        limits = f"--cores {max(job.threads, 1)}" + (f" --resources mem_mb={memory}" if memory else "")
+        return f"{arguments(job)} {limits}"  # the last --cores counts
+
+    executor.get_job_args = with_limits
     executor.additional_general_args = lambda: "--executor local --keep-going"
+    # where only the first process of a batch job gets its signals, that should be snakemake, not a shell
+    executor.get_python_executable = lambda: f"exec {python}"

@@ -62,8 +62,10 @@ class Server:
         wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        # Ctrl-C at the terminal reaches the whole group: it is for the clients, which pass it on
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Ctrl-C at the terminal reaches the whole group, and the end of a batch job all that it runs: it is for the
+        # jobs, of which this process is to tell how they ended
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         self.throne, self.crown = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.throne.setblocking(False)
         self._listen()
@@ -266,7 +268,9 @@ class Started:
         later: Sequence[str] = (),
         foresee: str = "",
     ) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="straxflow-"))
+        # the addresses of sockets, ssh's too, are 107 characters at most
+        where = tempfile.gettempdir()
+        self.folder = Path(tempfile.mkdtemp(prefix="straxflow-", dir=where if len(where) <= 45 else "/tmp"))
         self.address = str(self.folder / "server")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(self.address)

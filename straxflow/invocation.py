@@ -24,7 +24,7 @@ from straxflow.fsio import bring_back, reap, write_atomic
 from straxflow.hooks import Facts
 from straxflow.interrupts import Interrupts
 from straxflow.mirror import Hints, Mirror
-from straxflow.orphans import stop_processes
+from straxflow.orphans import stop_leftovers
 from straxflow.owner import Owner
 from straxflow.plan import Standing, available, final_receipts, receipts_of, standing
 from straxflow.progress import ProductState, product_states
@@ -194,10 +194,7 @@ class Invocation:
         for batch in sorted({one.taken_from for one in claimed if one.taken_from}):
             runs = [one.run.id for one in claimed if one.taken_from == batch]
             log.warning("taken over from invocation %s, which is dead or silent: run %s", batch, ", ".join(runs))
-            # on a node that is this host, a batch job whose processes were stopped first would count as failed
-            cancel_jobs(batch)
-            for owner in {owner for run in runs if (owner := self._claimant(batch, run))}:
-                stop_processes(batch, owner)
+            stop_leftovers(batch, *{owner for run in runs if (owner := self._claimant(batch, run))})
 
     def _claimant(self, batch: str, run: str) -> Owner | None:
         """The main process of a run's last claim, if it was this batch's."""

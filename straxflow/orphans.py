@@ -11,6 +11,7 @@ from pathlib import Path
 
 from straxflow.batch import BATCH, OWNER
 from straxflow.owner import Owner, process_is_gone
+from straxflow.slurm import cancel_jobs
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,15 @@ def _environment(process: Path) -> dict[str, str | Owner | None]:
             elif name == OWNER:
                 found[name] = Owner.from_token(value)
     return found
+
+
+def stop_leftovers(batch: str, *owners: Owner) -> bool:
+    """Stop batch and local jobs of an invocation that is dead; False if Slurm has to be asked again later."""
+    # on a node that is this host, a batch job whose processes were stopped first would count as failed
+    answered = cancel_jobs(batch)
+    for owner in owners:
+        stop_processes(batch, owner)
+    return answered
 
 
 def stop_processes(batch: str, owner: Owner, grace_s: float = 5) -> int:

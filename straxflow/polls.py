@@ -2,12 +2,14 @@
 
 A poll of the plugin in which all queries fail (slurmctld is away for half a minute) drops its jobs, and Snakemake waits
 for them for ever. So it does for a job that Slurm itself has forgotten: a slurmctld that dies loses the jobs of its
-last seconds, and one that is away for longer than MinJobAge those that ended meanwhile. From poll to poll it asks more
-seldom, up to every three minutes.
+last seconds, whose numbers it then gives again, and one that is away for longer than MinJobAge those that ended
+meanwhile. From poll to poll it asks more seldom, up to every three minutes.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,27 +19,30 @@ from straxflow.slurm import known_jobs
 
 MOST_S = 20.0
 """One query for all jobs of an invocation each so many seconds is no burden to a Slurm."""
-FORGOTTEN_S = 45.0
-"""Slurm has forgotten a job that it does not know twice, so many seconds apart."""
+FORGOTTEN_S = 30.0
+"""Slurm has forgotten a job that it has not known for so many seconds."""
 
 
 def tend_polls(
     executor: Any,
     warn: Callable[[str], object],
-    known: Callable[[], set[str] | None] = known_jobs,
+    known: Callable[[str], set[str] | None] = known_jobs,
     forgotten_s: float = FORGOTTEN_S,
 ) -> None:
     """Let an executor's polls keep each job of which they learn nothing, end those that the batch system has forgotten,
     and follow one another within `MOST_S`.
 
     `warn` is told when a batch system begins to be silent, when that ends, and what it has forgotten. `known` gives the
-    ids that it knows, None if it does not answer; it is asked each `forgotten_s` seconds.
+    numbers of all jobs of a name that it knows, None if it does not answer; it is asked each `forgotten_s` seconds.
     """
     told: set[int] = set()
-    submitted: dict[int, float] = {}
+    submitted: dict[str, float] = {}
+    in_the_dark = False
+    asked = 0.0
+    unknown_since: dict[str, float] = {}
 
-    def noting(report: Callable[..., None], note: Callable[[object], object]) -> Callable[..., None]:
-        def noted(job: object, *words: object, **more: object) -> None:
+    def noting(report: Callable[..., None], note: Callable[[Any], object]) -> Callable[..., None]:
+        def noted(job: Any, *words: object, **more: object) -> None:
             note(job)
             report(job, *words, **more)
 
@@ -46,24 +51,35 @@ def tend_polls(
     for name in ("report_job_success", "report_job_error"):
         setattr(executor, name, noting(getattr(executor, name), lambda job: told.add(id(job))))
     executor.report_job_submission = noting(
-        executor.report_job_submission, lambda job: submitted.update({id(job): time.time()})
+        executor.report_job_submission, lambda job: submitted.update({job.external_jobid: time.time()})
     )
     ask = executor.check_active_jobs
-    in_the_dark = False
-    asked = 0.0
-    unknown: set[int] = set()
 
     def forgotten(jobs: list[Any]) -> list[Any]:
-        nonlocal asked, unknown
-        if not jobs or time.monotonic() - asked < forgotten_s or (ids := known()) is None:
+        nonlocal asked, unknown_since
+        if not jobs or time.monotonic() - asked < forgotten_s or (numbers := known(executor.run_uuid)) is None:
             return []
-        asked = time.monotonic()
-        before, unknown = unknown, {id(job) for job in jobs if not _elsewhere(job) and _number(job) not in ids}
-        return [job for job in jobs if id(job) in before & unknown]
+        asked = now = time.monotonic()
+        unknown = [job for job in jobs if not _elsewhere(job) and _number(job) not in numbers]
+        unknown_since = {job.external_jobid: unknown_since.get(job.external_jobid, now) for job in unknown}
+        return [job for job in unknown if unknown_since[job.external_jobid] + forgotten_s < now]
+
+    def end(job: Any) -> None:
+        if _made_since(job, submitted.get(job.external_jobid, time.time())):
+            warn(f"the batch system has forgotten job {job.external_jobid}, whose files are all there")
+            executor.report_job_success(job)
+        else:
+            executor.report_job_error(job, msg=f"The batch system has forgotten job {job.external_jobid}.")
 
     async def check_active_jobs(jobs: list[Any]) -> AsyncIterator[Any]:
         nonlocal in_the_dark, asked
         told.clear()
+        # a number that was given again is that of the newer job
+        newest = {job.external_jobid: job for job in jobs}
+        for job in jobs:
+            if newest[job.external_jobid] is not job:
+                end(job)
+        jobs = [*newest.values()]
         kept = [job async for job in ask(jobs)]
         silent = [job for job in jobs if id(job) not in told | {id(job) for job in kept}]
         if bool(silent) != in_the_dark and jobs:
@@ -77,13 +93,7 @@ def tend_polls(
         executor.next_seconds_between_status_checks = min(executor.next_seconds_between_status_checks, MOST_S)
         gone = forgotten(kept)
         for job in gone:
-            if _made_since(job, submitted.get(id(job), time.time())):
-                warn(f"the batch system has forgotten job {job.external_jobid}, whose files are all there")
-                executor.report_job_success(job)
-            else:
-                executor.report_job_error(
-                    job, msg=f"The batch system does not know job {job.external_jobid} any more; it is begun anew."
-                )
+            end(job)
         for job in (*kept, *silent):
             if job not in gone:
                 yield job
@@ -97,13 +107,16 @@ def _number(job: Any) -> str:
 
 
 def _elsewhere(job: Any) -> bool:
-    """Whether a job was sent to another cluster than the one that is asked."""
-    return any(job.job.resources.get(name) for name in ("cluster", "clusters", "slurm_cluster"))
+    """Whether a job may have been sent to another cluster than the one that is asked."""
+    resources = job.job.resources
+    named = any(resources.get(name) for name in ("cluster", "clusters", "slurm_cluster"))
+    return named or "SBATCH_CLUSTERS" in os.environ or bool(re.search(r"(^|\s)-M", str(resources.get("slurm_extra"))))
 
 
 def _made_since(job: Any, submitted: float) -> bool:
-    """Whether all files of a job were made after it was sent away (s since 1970)."""
+    """Whether all files of a job were made after it was sent away (s since 1970); not so if their disk's clock is
+    behind, and the job is made again."""
     try:
         return all(Path(file).stat().st_mtime >= submitted for file in job.job.output)
-    except FileNotFoundError:
+    except OSError:
         return False

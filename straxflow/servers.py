@@ -3,6 +3,7 @@ strax, each as long as the snakemake lives that started it."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Collection, Mapping
@@ -16,6 +17,8 @@ from straxflow.forkserver import Started
 from straxflow.fsio import MARKER
 from straxflow.owner import Owner
 from straxflow.transport.ssh import CONNECTIONS, close_connections
+
+log = logging.getLogger(__name__)
 
 STEPS = "STRAXFLOW_STEPS"
 STRAX = "STRAXFLOW_STRAX"
@@ -39,6 +42,7 @@ class Servers:
     folder: Path
     batch: str
     _started: dict[str, Started] = field(default_factory=dict)
+    _tried: bool = False
 
     def prepare(self) -> None:
         """Let what serves the jobs do its imports meanwhile, if the disk of the state folder is there."""
@@ -52,13 +56,18 @@ class Servers:
 
     def serve_batch_job(self, jobs: Collection[tuple[str, Mapping[str, str]]]) -> None:
         """Let the jobs of this batch job, each a rule and its wildcards, share what they load, if there are several."""
-        if len(jobs) < 2 or self._started:
+        if len(jobs) < 2 or self._tried:
             return
+        self._tried = True
         self.batch += f".{os.environ.get('SLURM_JOB_ID') or Owner.current().token()[-8:]}"
-        self.start_steps()
-        made = [self.config.products[wildcards["product"]] for rule, wildcards in jobs if rule == "process"]
-        if sum(product.kind == "strax" for product in made) > 1:
-            self.start_strax()
+        try:
+            self.start_steps()
+            made = [self.config.products[wildcards["product"]] for rule, wildcards in jobs if rule == "process"]
+            if sum(product.kind == "strax" for product in made) > 1:
+                self.start_strax()
+        except OSError as error:
+            log.warning("jobs start by themselves: %s", error)
+            self.forget()
 
     def start_steps(self) -> None:
         """Serve the jobs of this machine."""

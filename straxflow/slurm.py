@@ -102,17 +102,21 @@ def jobs_of(batch: str) -> list[str] | None:
     return [row[0] for row in rows if len(row) == 2 and row[1].startswith(prefix)]
 
 
-def known_jobs() -> set[str] | None:
-    """The numbers of this user's jobs in any state that Slurm knows (an array has one); None if it does not answer."""
-    listed = _squeue("--states=all", "--format=%F")
+def known_jobs(name: str) -> set[str] | None:
+    """The numbers of this user's jobs of a name that Slurm knows, in any state and partition (an array has one number);
+    None if it does not answer."""
+    listed = _squeue("--all", "--states=all", f"--name={name}", "--format=%F")
     return None if listed is None else {line.strip() for line in listed}
 
 
 def _squeue(*words: str) -> list[str] | None:
+    # a user's own settings of squeue leave jobs out
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
     try:
         return subprocess.run(
-            ["squeue", "--noheader", "--me", *words], capture_output=True, text=True, timeout=30, check=True
-        ).stdout.splitlines()
+            ["squeue", "--noheader", "--me", *words],
+            capture_output=True, text=True, timeout=30, check=True, env=environment,
+        ).stdout.splitlines()  # fmt: skip
     except (subprocess.SubprocessError, OSError) as error:
         log.debug("squeue: %s", error)
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -169,18 +170,21 @@ class Flow:
         return max(workers, self._resources(step, product, run).threads)
 
     def partition(
-        self, step: str, run: str, product: str | None, attempt: int, inputs: Sequence[str], together: Sequence[str]
+        self, step: str, run: str, product: str | None, attempt: int, inputs: Sequence[str], groups: Mapping[str, str]
     ) -> str | None:
-        """The Slurm partition for an attempt of a step; steps that share one batch job (`together`) have one too.
+        """The Slurm partition for an attempt of a step. Steps that share one batch job (`groups`, the name of that of
+        each step) have one too: the longest, where several runs share it.
 
         Raises:
             FileNotFoundError: as `resource`.
         """
-        if step not in together:
-            minutes = self.resource(step, "runtime_min", run, product, attempt, inputs)
+        if step not in groups:
+            minutes: float = self.resource(step, "runtime_min", run, product, attempt, inputs)
+        elif "{run}" not in groups[step]:
+            minutes = math.inf
         else:
             products = self.config.products_for(self._facts_of(run).mode)
-            jobs = [(s, p) for s in together for p in (products if s in RECEIPTS else [None])]
+            jobs = [(s, p) for s in groups for p in (products if s in RECEIPTS else [None])]
             minutes = sum(self.resource(s, "runtime_min", run, p, attempt, inputs) for s, p in jobs)
         return self.config.resources.partition_for(minutes)
 

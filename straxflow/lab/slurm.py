@@ -93,7 +93,7 @@ class Slurm:
     def env(self) -> dict[str, str]:
         """This process's environment with SLURM_CONF, and wrapped clients first on PATH.
 
-        The wrappers set SLURM_CONF again, because Snakemake's jobstep plugin drops every SLURM_* variable.
+        The wrappers set SLURM_CONF again, which a job may not have.
         """
         path = f"{self.folder}/bin:{os.environ.get('PATH', '/usr/bin:/bin')}"
         return os.environ | {"SLURM_CONF": f"{self.folder}/slurm.conf", "PATH": path}
@@ -155,19 +155,17 @@ class Slurm:
         self.start()
         self._cancel_all()
         # a node with a process that would not end, or that was away, stays out of service
-        for node in self._say("sinfo", "--noheader", "--Node", "--states=drain,down,fail", "--format=%N").split():
+        for node in {*self._say("sinfo", "--noheader", "--Node", "--states=drain,down,fail", "--format=%N").split()}:
             self._say("scontrol", "update", f"nodename={node}", "state=resume")
-        idle = (
-            f"sinfo --noheader --Node --states=idle --responding --format=%N | sort -u | wc -l | grep -qx {self.nodes}"
-        )
-        self._wait("slurmctld", ["sh", "-c", idle])
+        self._wait_for_nodes("--states=idle")
 
     def report(self) -> str:
         """What it says of its jobs and nodes, and the end of its log, for somebody who asks what went wrong."""
-        said = [
-            self._say("squeue", "--states=all", "--format=%i %T %r %N %M %j"),
-            self._say("sinfo", "--Node", "--long"),
-        ]
+        try:
+            jobs = self._say("squeue", "--states=all", "--format=%i %T %r %N %M %j")
+            said = [jobs, self._say("sinfo", "--Node", "--long")]
+        except subprocess.TimeoutExpired as error:
+            said = [str(error)]
         return "\n".join([*said, tail(self._processes["slurmctld"].log, 40)])
 
     def stop(self) -> None:

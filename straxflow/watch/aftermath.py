@@ -7,7 +7,6 @@ import logging
 from straxflow import attempts, claimfile
 from straxflow.config import Config
 from straxflow.errors import StraxflowError
-from straxflow.orphans import stop_processes
 from straxflow.plan import standing
 from straxflow.progress import product_states
 from straxflow.receipts import State
@@ -16,16 +15,9 @@ from straxflow.rundb.claims import Claimer, wanted_products
 from straxflow.rundb.client import RunDb
 from straxflow.rundb.pending import readable
 from straxflow.rundb.rundoc import Run
-from straxflow.slurm import cancel_jobs
 from straxflow.watch.invocations import Running
 
 log = logging.getLogger(__name__)
-
-
-def stop_leftovers(running: Running) -> bool:
-    """Stop local and batch jobs of an invocation that is dead; False if Slurm has to be asked again later."""
-    stop_processes(running.batch, running.owner)
-    return cancel_jobs(running.batch)
 
 
 def give_back(db: RunDb, config: Config, state: State, campaign: str, running: Running) -> list[str]:

@@ -9,11 +9,12 @@ from datetime import datetime
 
 from straxflow.errors import StraxflowError
 from straxflow.folders import check_folders
+from straxflow.orphans import stop_leftovers
 from straxflow.receipts import State, now
 from straxflow.rundb.client import Document, RunDb
 from straxflow.slurm import cancel_jobs
 from straxflow.watch import invocations, report
-from straxflow.watch.aftermath import give_back, stop_leftovers
+from straxflow.watch.aftermath import give_back
 from straxflow.watch.decide import Seen, Stop, Tell
 from straxflow.watch.due import Work
 from straxflow.watch.hold import Hold
@@ -114,7 +115,7 @@ class Crew:
     def clear_up(self, db: RunDb) -> None:
         """Stop what ended invocations left behind, and give their runs back."""
         for one in list(self._dead):
-            if one.code != 0 and not stop_leftovers(one):
+            if one.code != 0 and not stop_leftovers(one.batch, one.owner):
                 self._uncancelled[one.batch] = time.monotonic()
             given = give_back(db, self.reading.config, self.state, self.campaign, one)
             if given:

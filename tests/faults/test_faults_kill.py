@@ -336,7 +336,7 @@ def test_of_slurms_daemons(cluster: Cluster, strike: Callable[[Cluster], None], 
         time.sleep(away)
         cluster.slurm.start()
         (site.folder / "go").touch()
-        result = running.wait(180)
+        result = running.wait(240)
     assert result.code == 0, result.output
     nothing_is_lost(site, done=[1])
 

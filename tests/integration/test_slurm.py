@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +117,10 @@ def cluster(tmp_path: Path, rundb_server: RunDbServer, sshd: Sshd, slurm: Slurm)
 
 
 def runs_together(cluster: Cluster, count: int) -> None:
-    """One batch job for so many runs, with what all of it may take: as the profile tells for small ones."""
-    small = {step: {"mem_mb": 500, "runtime_min": 2} for step in ("process", "checksum", "move_out")}
-    cluster.site.configure(resources=small)
+    """One batch job for so many runs, with what all of it may take: as the profile tells for small ones. There is room
+    for two steps at once, but not for two of strax."""
+    small = {step: {"mem_mb": 500, "runtime_min": 2} for step in ("checksum", "move_out")}
+    cluster.site.configure(resources={**small, "process": {"mem_mb": 1000, "runtime_min": 2}})
     cluster.profile(
         groups=[group.replace("run_{run}", "runs") for group in GROUPS],
         **{"group-components": [f"runs={count}"], "cores": 2, "resources": ["mem_mb=1500"]},
@@ -201,6 +203,8 @@ def test_several_runs_in_one_batch_job_load_strax_once_and_are_made_as_ever(clus
         check_done(site, number, products=2)
         tries = [a for a in site.attempts(f"{number:06d}") if a.step in ("process", "checksum", "move_out")]
         assert [(a.outcome, a.job_id) for a in tries] == [("ok", job["JobId"])] * 6
+    by_time = sorted((a.started, a.ended) for n in (1, 2, 3) for a in site.attempts(f"{n:06d}") if a.step == "process")
+    assert all(ended <= begun for (_, ended), (begun, _) in pairwise(by_time))
     result = plain.snakemake()
     assert result.code == 0, result.output
     assert site.products() == plain.products()

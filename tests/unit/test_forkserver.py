@@ -186,6 +186,22 @@ def test_the_server_of_strax_has_no_password_the_one_of_the_steps_has_it(servers
     assert not [word for word in strax if b"hunter2" in word]
 
 
+def test_without_a_server_jobs_start_by_themselves(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/not/there")
+    for _ in range(2):
+        servers.serve_batch_job([(rule, {"product": "raw"}) for rule in ("process", "checksum")])
+    assert not {STEPS, STRAX, CONNECTIONS} & os.environ.keys()
+
+
+def test_a_long_name_of_the_folder_for_temporary_files_does_no_harm(
+    start: Callable[..., Started], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    assert result(start(), "say") == 0
+
+
 @pytest.mark.parametrize(
     ("jobs", "started"),
     [
@@ -222,6 +238,13 @@ def test_many_at_once(start: Callable[..., Started]) -> None:
     server = start()
     clients = [client(server, "return", str(i % 7)) for i in range(60)]
     assert [c.wait(60) for c in clients] == [i % 7 for i in range(60)]
+
+
+def test_the_end_of_all_is_for_the_jobs_of_which_the_server_tells(start: Callable[..., Started]) -> None:
+    server = start()
+    assert result(server, "say") == 0
+    server.process.terminate()
+    assert result(server, "return", "3") == 3
 
 
 def test_a_signal_is_passed_on(start: Callable[..., Started], tmp_path: Path) -> None:

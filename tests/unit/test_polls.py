@@ -18,6 +18,7 @@ class Executor:
         self.ended: dict[str, bool] = {}
         self.reported: list[tuple[str, bool]] = []
         self.next_seconds_between_status_checks = 5.0
+        self.run_uuid = "ours"
 
     def report_job_submission(self, job: SimpleNamespace) -> None:
         pass
@@ -54,7 +55,7 @@ def poll(executor: Executor, jobs: list[SimpleNamespace]) -> list[str]:
 
 def test_jobs_outlast_polls_without_an_answer() -> None:
     executor, said = Executor(), []
-    tend_polls(executor, said.append, known=lambda: None)
+    tend_polls(executor, said.append, known=lambda _: None)
     jobs = [job(name) for name in "abc"]
     assert poll(executor, jobs) == ["a", "b", "c"]
     executor.answers = False
@@ -78,7 +79,7 @@ def test_polls_follow_one_another_soon_enough() -> None:
 def test_jobs_that_the_batch_system_has_forgotten_are_ended_by_what_they_made(tmp_path: Path) -> None:
     executor, said = Executor(), []
     known: set[str] | None = {"1", "2"}
-    tend_polls(executor, said.append, known=lambda: known, forgotten_s=0)
+    tend_polls(executor, said.append, known=lambda name: known if name == "ours" else None, forgotten_s=0)
     made, old = tmp_path / "made", tmp_path / "old"
     old.touch()
     os.utime(old, (1e9, 1e9))
@@ -89,6 +90,7 @@ def test_jobs_that_the_batch_system_has_forgotten_are_ended_by_what_they_made(tm
         job("4", made),
         job("5", old),
         job("6", cluster="another"),
+        job("7", slurm_extra="--exclusive -M another"),
     ]
     for one in jobs:
         executor.report_job_submission(one)
@@ -100,7 +102,7 @@ def test_jobs_that_the_batch_system_has_forgotten_are_ended_by_what_they_made(tm
     assert poll(executor, jobs) == names
     assert executor.reported == []
     known = {"1", "2"}
-    assert poll(executor, jobs) == ["1", "2_7", "6"]
+    assert poll(executor, jobs) == ["1", "2_7", "6", "7"]
     assert executor.reported == [("3", False), ("4", True), ("5", False)]
     assert said == ["the batch system has forgotten job 4, whose files are all there"]
 
@@ -108,7 +110,7 @@ def test_jobs_that_the_batch_system_has_forgotten_are_ended_by_what_they_made(tm
 def test_a_job_is_forgotten_only_if_it_stays_unknown() -> None:
     executor = Executor()
     known: set[str] = set()
-    tend_polls(executor, print, known=lambda: known, forgotten_s=0)
+    tend_polls(executor, print, known=lambda _: known, forgotten_s=0)
     jobs = [job("1")]
     assert poll(executor, jobs) == ["1"]
     known = {"1"}
@@ -118,9 +120,19 @@ def test_a_job_is_forgotten_only_if_it_stays_unknown() -> None:
     assert poll(executor, jobs) == []
 
 
+def test_a_number_that_was_given_again_is_that_of_the_newer_job() -> None:
+    executor = Executor()
+    tend_polls(executor, print, known=lambda _: {"1"}, forgotten_s=0)
+    lost, newer = job("1", Path("not made")), job("1")
+    lost.name = "lost"
+    executor.ended = {"1": True}
+    assert poll(executor, [lost, newer]) == []
+    assert executor.reported == [("lost", False), ("1", True)]
+
+
 def test_the_batch_system_is_asked_seldom_for_what_it_knows() -> None:
     executor, asked = Executor(), []
-    tend_polls(executor, print, known=lambda: asked.append(1) or {"1"})  # type: ignore[func-returns-value]
+    tend_polls(executor, print, known=lambda _: asked.append(1) or {"1"})  # type: ignore[func-returns-value]
     for _ in range(5):
         poll(executor, [job("1")])
     assert len(asked) == 1

@@ -197,15 +197,18 @@ def test_short_jobs_go_to_the_short_partition(tmp_path: Path) -> None:
     # 20 MB/s for 100 s: 2 GB
     write(chosen.state.run(RUN) / "run.json", facts(demo={"avg": 20.0}))
 
-    def partition(attempt: int, *together: str) -> str | None:
-        return chosen.partition("process", RUN, "raw", attempt, [], together)
+    def partition(attempt: int, *together: str, name: str = "run_{run}") -> str | None:
+        return chosen.partition("process", RUN, "raw", attempt, [], dict.fromkeys(together, name))
 
     assert [partition(attempt) for attempt in (1, 2, 8)] == ["short", "day", "long"]
     # one batch job does all that
     assert partition(1, "process", "checksum") == "short"
     assert partition(1, "process", "checksum", "move_out") == "day"
-    assert chosen.partition("checksum", RUN, "raw", 1, [], ["process", "checksum", "move_out"]) == "day"
-    assert flow(tmp_path / "other").partition("process", RUN, "raw", 1, [RUN], ()) is None
+    steps_of_one = dict.fromkeys(["process", "checksum", "move_out"], "run_{run}")
+    assert chosen.partition("checksum", RUN, "raw", 1, [], steps_of_one) == "day"
+    # nobody knows of how many runs
+    assert partition(1, "process", name="runs") == "long"
+    assert flow(tmp_path / "other").partition("process", RUN, "raw", 1, [RUN], {}) is None
 
 
 def test_tables_must_be_sorted() -> None:

@@ -100,7 +100,7 @@ def cores(step):
     """A function for the threads of a job; no job is started whose run another invocation has taken over."""
 
     def amount(wildcards):
-        if workflow.remote_exec:
+        if workflow.remote_exec and workflow.local_exec:
             # known now, and not yet when this file is read
             SERVERS.serve_batch_job(workflow.dag_settings.target_jobs)
         with plain_errors():
@@ -137,7 +137,7 @@ def partition(step):
             getattr(wildcards, "product", None),
             attempt,
             input,
-            list(workflow.group_settings.overwrite_groups or ()),
+            workflow.group_settings.overwrite_groups or {},
         )
 
     return {"slurm_partition": name}

@@ -95,7 +95,7 @@ class StepResources(Section):
                 raise ValueError(f"partitions: up_to_min {second} stands behind {first}; sort it")
         return self
 
-    def partition_for(self, minutes: int) -> str | None:
+    def partition_for(self, minutes: float) -> str | None:
         """The partition for a job that asks for so many minutes; None: what the profile says."""
         fits = (e.partition for e in self.partitions if e.up_to_min is None or minutes <= e.up_to_min)
         return next(fits, None)
