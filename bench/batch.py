@@ -28,7 +28,6 @@ UNGROUPED, QUICK_UNGROUPED = 15, 1
 SIZE_MB = 1.0
 GOAL_JOBS = 1.0
 STEPS = ("process", "checksum", "move_out")
-
 COUNTED = ("sbatch", "squeue", "sacct", "srun")
 SMALL = {"mem_mb": 500, "runtime_min": 1}
 

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,70 +36,91 @@ def tend_polls(
     `warn` is told when a batch system begins to be silent, when that ends, and what it has forgotten. `known` gives the
     numbers of all jobs of a name that it knows, None if it does not answer; it is asked each `forgotten_s` seconds.
     """
-    told: set[int] = set()
-    submitted: dict[str, float] = {}
-    in_the_dark = False
-    asked = 0.0
-    unknown_since: dict[str, float] = {}
+    _Polls(executor, warn, known, forgotten_s).tend()
 
-    def noting(report: Callable[..., None], note: Callable[[Any], object]) -> Callable[..., None]:
-        def noted(job: Any, *words: object, **more: object) -> None:
-            note(job)
-            report(job, *words, **more)
 
-        return noted
+@dataclass
+class _Polls:
+    """What is known from one poll to the next."""
 
-    for name in ("report_job_success", "report_job_error"):
-        setattr(executor, name, noting(getattr(executor, name), lambda job: told.add(id(job))))
-    executor.report_job_submission = noting(
-        executor.report_job_submission, lambda job: submitted.update({job.external_jobid: time.time()})
-    )
-    ask = executor.check_active_jobs
+    executor: Any
+    warn: Callable[[str], object]
+    known: Callable[[str], set[str] | None]
+    forgotten_s: float
+    ask: Callable[[list[Any]], AsyncIterator[Any]] = field(init=False)
+    told: set[int] = field(default_factory=set)
+    submitted: dict[str, float] = field(default_factory=dict)
+    in_the_dark: bool = False
+    asked: float = 0.0
+    unknown_since: dict[str, float] = field(default_factory=dict)
 
-    def forgotten(jobs: list[Any]) -> list[Any]:
-        nonlocal asked, unknown_since
-        if not jobs or time.monotonic() - asked < forgotten_s or (numbers := known(executor.run_uuid)) is None:
-            return []
-        asked = now = time.monotonic()
-        unknown = [job for job in jobs if not _elsewhere(job) and _number(job) not in numbers]
-        unknown_since = {job.external_jobid: unknown_since.get(job.external_jobid, now) for job in unknown}
-        return [job for job in unknown if unknown_since[job.external_jobid] + forgotten_s < now]
+    def tend(self) -> None:
+        """Stand between Snakemake and its executor."""
+        executor, self.ask = self.executor, self.executor.check_active_jobs
+        executor.report_job_success = _noting(executor.report_job_success, self._was_told)
+        executor.report_job_error = _noting(executor.report_job_error, self._was_told)
+        executor.report_job_submission = _noting(executor.report_job_submission, self._was_submitted)
+        executor.check_active_jobs = self.check_active_jobs
 
-    def end(job: Any) -> None:
-        if _made_since(job, submitted.get(job.external_jobid, time.time())):
-            warn(f"the batch system has forgotten job {job.external_jobid}, whose files are all there")
-            executor.report_job_success(job)
-        else:
-            executor.report_job_error(job, msg=f"The batch system has forgotten job {job.external_jobid}.")
-
-    async def check_active_jobs(jobs: list[Any]) -> AsyncIterator[Any]:
-        nonlocal in_the_dark, asked
-        told.clear()
+    async def check_active_jobs(self, jobs: list[Any]) -> AsyncIterator[Any]:
+        """Yield the jobs that are to be asked for again, and report the others."""
+        self.told.clear()
         # a number that was given again is that of the newer job
         newest = {job.external_jobid: job for job in jobs}
         for job in jobs:
             if newest[job.external_jobid] is not job:
-                end(job)
+                self._end(job)
         jobs = [*newest.values()]
-        kept = [job async for job in ask(jobs)]
-        silent = [job for job in jobs if id(job) not in told | {id(job) for job in kept}]
-        if bool(silent) != in_the_dark and jobs:
-            in_the_dark = bool(silent)
-            warn(
+        kept = [job async for job in self.ask(jobs)]
+        silent = [job for job in jobs if id(job) not in self.told | {id(job) for job in kept}]
+        if bool(silent) != self.in_the_dark and jobs:
+            self.in_the_dark = bool(silent)
+            self.warn(
                 f"the batch system does not tell of {len(silent)} jobs; asking on"
                 if silent
                 else "the batch system answers again"
             )
-            asked = 0.0  # what it came back without
-        executor.next_seconds_between_status_checks = min(executor.next_seconds_between_status_checks, MOST_S)
-        gone = forgotten(kept)
+            self.asked = 0.0  # what it came back without
+        seconds = self.executor.next_seconds_between_status_checks
+        self.executor.next_seconds_between_status_checks = min(seconds, MOST_S)
+        gone = self._forgotten(kept)
         for job in gone:
-            end(job)
+            self._end(job)
         for job in (*kept, *silent):
             if job not in gone:
                 yield job
 
-    executor.check_active_jobs = check_active_jobs
+    def _was_told(self, job: Any) -> None:
+        self.told.add(id(job))
+
+    def _was_submitted(self, job: Any) -> None:
+        self.submitted[job.external_jobid] = time.time()
+
+    def _forgotten(self, jobs: list[Any]) -> list[Any]:
+        if not jobs or time.monotonic() - self.asked < self.forgotten_s:
+            return []
+        numbers = self.known(self.executor.run_uuid)
+        if numbers is None:
+            return []
+        self.asked = now = time.monotonic()
+        unknown = [job for job in jobs if not _elsewhere(job) and _number(job) not in numbers]
+        self.unknown_since = {job.external_jobid: self.unknown_since.get(job.external_jobid, now) for job in unknown}
+        return [job for job in unknown if self.unknown_since[job.external_jobid] + self.forgotten_s < now]
+
+    def _end(self, job: Any) -> None:
+        if _made_since(job, self.submitted.get(job.external_jobid, time.time())):
+            self.warn(f"the batch system has forgotten job {job.external_jobid}, whose files are all there")
+            self.executor.report_job_success(job)
+        else:
+            self.executor.report_job_error(job, msg=f"The batch system has forgotten job {job.external_jobid}.")
+
+
+def _noting(report: Callable[..., None], note: Callable[[Any], None]) -> Callable[..., None]:
+    def noted(job: Any, *words: object, **more: object) -> None:
+        note(job)
+        report(job, *words, **more)
+
+    return noted
 
 
 def _number(job: Any) -> str:

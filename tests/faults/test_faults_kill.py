@@ -21,10 +21,10 @@ from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.slurm import Slurm
 from straxflow.lab.sshd import Sshd
 from straxflow.owner import Owner, process_is_gone
+from tests.cluster import Cluster
 from tests.faults.checks import nothing_is_lost
 from tests.faults.conftest import MakeSite
 from tests.faults.proxy import Proxy
-from tests.integration.test_slurm import Cluster
 from tests.site import Background, Site, descendants, wait_until
 
 SLOW = {"rsync_args": ["--bwlimit=300k"], "timeout_s": 5}

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from straxflow.lab.rundb_server import RunDbServer
-from straxflow.lab.slurm import Slurm
-from straxflow.lab.sshd import Sshd
-from tests.integration.test_slurm import Cluster
+from tests.cluster import Cluster
 from tests.integration.test_watch import batches, begun, done, waiting, watch
-from tests.site import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, rundb_server: RunDbServer, sshd: Sshd, slurm: Slurm) -> Iterator[Cluster]:
-    site = Site(tmp_path, rundb_server, sshd, profile="stoomboot")
-    yield Cluster(site, slurm)
-    site.close()
 
 
 @pytest.mark.fault(
