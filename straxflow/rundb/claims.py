@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
-from pymongo import ReturnDocument
-from pymongo.errors import WriteError
+import bson
+from pymongo import UpdateMany
+from pymongo.errors import BulkWriteError, WriteError
 
 from straxflow.config import Config
 from straxflow.errors import RunDbError
@@ -78,18 +79,19 @@ class Claimer:
         most = self.config.claim.max_runs if gate.room is None else min(self.config.claim.max_runs, gate.room)
         if len(claimed) >= most:
             return claimed
-        now, asked = self.db.now(), time.monotonic()
-        for candidate in candidates(self.db, self.config, self.campaign, problem, gate, most - len(claimed)):
-            if time.monotonic() > asked + 1:
-                now, asked = self.db.now(), time.monotonic()
-            if not available(candidate.run.id) or not (one := self._take(candidate, now)):
-                continue
-            if self._one_too_many():
-                self.undo(candidate.run.object_id, one.token)
+        found = (
+            candidate
+            for candidate in candidates(self.db, self.config, self.campaign, problem, gate, most - len(claimed))
+            if available(candidate.run.id)
+        )
+        # where others may reach the cap at the same moment, it is looked at after each
+        at_once = 1 if self.config.claim.max_jobs is not None else most
+        while chosen := list(islice(found, min(at_once, most - len(claimed)))):
+            taken = self._take(chosen, problem)
+            if taken and self._one_too_many():
+                self.undo(taken[-1].run.object_id, taken[-1].token)
                 break
-            claimed.append(one)
-            if len(claimed) >= most:
-                break
+            claimed += taken
         return claimed
 
     def _one_too_many(self) -> bool:
@@ -142,13 +144,38 @@ class Claimer:
         taken = (
             None
             if claim is not None and batch not in guard
-            else self._take(Candidate(run, guard), self.db.now(), named=True)
+            else next(iter(self._take([Candidate(run, guard)], _refuse, named=True)), None)
         )
         now_held = {} if taken else self.db.runs.find_one({"_id": run.object_id}) or {}
         return taken, campaign_part(now_held, self.campaign).get("claim") or {}
 
-    def _take(self, candidate: Candidate, now: datetime, named: bool = False) -> Claimed | None:
-        earlier = candidate.run.campaign(self.campaign).get("claim")
+    def _take(self, chosen: Sequence[Candidate], problem: Callable[[str], None], named: bool = False) -> list[Claimed]:
+        """Claim these runs by one command: each atomically, and only if nobody changed its document meanwhile."""
+        now = self.db.now()
+        takings = [self._taking(candidate, now, named) for candidate in chosen]
+        try:
+            took = self.db.runs.bulk_write(_alike(takings), ordered=False).matched_count
+        except BulkWriteError as error:
+            refused = error.details.get("writeErrors")
+            if not refused:
+                raise
+            if len(chosen) > 1:
+                return [one for candidate in chosen for one in self._take([candidate], problem, named)]
+            why = f"its run document does not take the claim: {refused[0].get('errmsg')}"
+            problem(f"run {chosen[0].run.id}: {why}; correct it")
+            return []
+        if took < len(takings):
+            # others were faster with some; a token that is not the next one is of a claim that this batch had before
+            ids = [taking.run.object_id for taking in takings]
+            ours = {f"{self._ours}.claim.batch": self.batch, "_id": {"$in": ids}}
+            found = self.db.runs.find(ours, {f"{self._ours}.token": 1})
+            tokens = {document["_id"]: campaign_part(document, self.campaign)["token"] for document in found}
+            takings = [taking for taking in takings if tokens.get(taking.run.object_id) == taking.token]
+        return [self._claimed(taking.run, taking.token, taking.claim) for taking in takings]
+
+    def _taking(self, candidate: Candidate, now: datetime, named: bool) -> _Taking:
+        part = candidate.run.campaign(self.campaign)
+        earlier = part.get("claim")
         taken_from = earlier.get("batch") if isinstance(earlier, Mapping) else None
         field_ = status_field(self.campaign, self.config)
         word = status_holder(candidate.run.document, self.campaign, self.config).get("processing_status")
@@ -168,24 +195,20 @@ class Claimer:
             "claimed": now,
             "renewed": now,
         }
-        document = self.db.runs.find_one_and_update(
-            {**candidate.condition, field_: word},
-            {
-                "$set": {
-                    f"{self._ours}.claim": claim,
-                    field_: status,
-                    **other_fields(self.config, self.campaign, SUBMITTED, {}),
-                },
-                "$inc": {f"{self._ours}.token": 1},
-                **({"$unset": {f"{self._ours}.{name}": "" for name in forgiven}} if forgiven else {}),
+        update = {
+            "$set": {
+                f"{self._ours}.claim": claim,
+                field_: status,
+                **other_fields(self.config, self.campaign, SUBMITTED, {}),
             },
-            projection={f"{self._ours}.token": 1},
-            return_document=ReturnDocument.AFTER,
+            "$inc": {f"{self._ours}.token": 1},
+            **({"$unset": {f"{self._ours}.{name}": "" for name in forgiven}} if forgiven else {}),
+        }
+        condition = {name: value for name, value in candidate.condition.items() if name != "_id"} | {field_: word}
+        token = part.get("token")
+        return _Taking(
+            candidate.run, int(token) + 1 if isinstance(token, (int, float)) else 1, claim, condition, update
         )
-        if document is None:
-            return None
-        token = int(campaign_part(document, self.campaign)["token"])
-        return self._claimed(candidate.run, token, claim)
 
     def renew(self) -> int:
         """Renew all claims of this batch; how many there are."""
@@ -285,6 +308,30 @@ class Claimer:
     def _claimed(self, run: Run, token: int, claim: Mapping[str, Any]) -> Claimed:
         left_out = {} if claim.get("named") else left_out_of(run, self.config, self.campaign)
         return Claimed(run, token, claim.get("taken_from"), claim.get("products"), left_out)
+
+
+@dataclass(frozen=True)
+class _Taking:
+    """How a run is to be claimed: the fencing token that it will have, and the update with its condition."""
+
+    run: Run
+    token: int
+    claim: Document
+    condition: Document
+    update: Document
+
+
+def _alike(takings: Iterable[_Taking]) -> list[UpdateMany]:
+    """One update for all runs of which the same is asked and written, as it is of most new ones."""
+    same: dict[bytes, tuple[_Taking, list[object]]] = {}
+    for taking in takings:
+        key = bson.encode({"condition": taking.condition, "update": taking.update})
+        same.setdefault(key, (taking, []))[1].append(taking.run.object_id)
+    return [UpdateMany({**one.condition, "_id": {"$in": ids}}, one.update) for one, ids in same.values()]
+
+
+def _refuse(text: str) -> None:
+    raise RunDbError(text)
 
 
 def wanted_products(part: Mapping[str, Any]) -> list[str] | None:

@@ -18,6 +18,7 @@ from bson.json_util import RELAXED_JSON_OPTIONS
 from mongomock.filtering import filter_applies
 from pymongo import DeleteMany, DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
 from pymongo.errors import DuplicateKeyError
+from pymongo.results import BulkWriteResult
 
 from straxflow.errors import RunDbError
 from straxflow.rundb.fileindex import Indexes
@@ -155,8 +156,9 @@ class FileCollection:
         with self._changing(filter) as change:
             return change.many("delete_many", filter, **kwargs)
 
-    def bulk_write(self, requests: Sequence[Any], ordered: bool = True, **kwargs: Any) -> None:
+    def bulk_write(self, requests: Sequence[Any], ordered: bool = True, **kwargs: Any) -> BulkWriteResult:
         """Several changes at once, all or none."""
+        matched = 0
         filters = [request._doc if isinstance(request, InsertOne) else request._filter for request in requests]
         with self._changing(_by_id([filter.get("_id") for filter in filters])) as change:
             for request, filter in zip(requests, filters, strict=True):
@@ -166,7 +168,9 @@ class FileCollection:
                 verb = _BULK[type(request)]
                 what = () if verb.startswith("delete") else (request._doc,)
                 options = {"upsert": True} if getattr(request, "_upsert", None) else {}
-                (change.many if verb.endswith("many") else change.one)(verb, filter, *what, **options)
+                done = (change.many if verb.endswith("many") else change.one)(verb, filter, *what, **options)
+                matched += getattr(done, "matched_count", 0)
+        return BulkWriteResult({"nMatched": matched}, acknowledged=True)
 
     def _matching(self, filter: Filter | None, few: int | None = None) -> list[Document]:
         """The documents that match, as they stand now; the first `few` of them."""
@@ -402,7 +406,9 @@ def _scope(filter: Filter, upsert: bool) -> Filter | None:
 
 
 def _by_id(keys: list[Any]) -> Filter | None:
-    return {"_id": {"$in": keys}} if None not in keys else None
+    """The filter for the documents of these ids, one or several (`$in`) each; None: any may be meant."""
+    ids = [one for key in keys for one in (key.get("$in", [key]) if isinstance(key, Mapping) else [key])]
+    return {"_id": {"$in": ids}} if None not in ids else None
 
 
 def _pinned(filter: Filter | None) -> tuple[str, list[object]] | None:

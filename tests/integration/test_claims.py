@@ -16,6 +16,7 @@ from straxflow.errors import ClaimLost, RunDbError
 from straxflow.invocation import Invocation
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
+from straxflow.lab.wire import counted
 from straxflow.owner import Owner
 from straxflow.plan import Standing
 from straxflow.rundb.claims import Claimer
@@ -107,6 +108,44 @@ def test_a_claim_job_that_is_tried_again_finds_what_it_had(site: Site) -> None:
     first = claim(site.config, "mine", Owner.current())
     assert first == claim(site.config, "mine", Owner.current()) == {"000003": 1, "000002": 1}
     assert claim(site.config, "other", Owner.current()) == {"000001": 1}
+
+
+def test_new_runs_are_claimed_together_and_others_each_by_its_own_state(site: Site) -> None:
+    for number in (1, 2, 3, 4):
+        site.document(number)
+    site.runs.update_one({"number": 2}, {"$set": {"processing_status": "pending"}})
+    assert claim(site.config, "first", dead_owner()) == dict.fromkeys(("000004", "000003", "000002", "000001"), 1)
+    site.document(5)
+    with counted(site.config) as (db, wire):
+        taken = Claimer(db, site.config, "online", "second", Owner.current()).claim_pending(lambda _: True, print)
+    assert {one.run.id: (one.token, one.taken_from) for one in taken} == {
+        "000005": (1, None),
+        **dict.fromkeys(("000004", "000003", "000002", "000001"), (2, "first")),
+    }
+    assert wire.commands.count("update") == 1
+    # the state from before both claims
+    assert [site.doc(number)["straxflow"]["online"]["claim"]["before"] for number in (1, 2, 5)] == [
+        None,
+        "pending",
+        None,
+    ]
+
+
+def test_a_document_that_takes_no_claim_is_told_and_keeps_no_other_run_back(site: Site) -> None:
+    for number in (1, 2, 3):
+        site.document(number)
+    # `$inc` of what is no number is refused
+    site.runs.update_one({"number": 2}, {"$set": {"straxflow.online.token": "two"}})
+    told: list[str] = []
+    with connect(site.config) as db:
+        claimer = Claimer(db, site.config, "online", "mine", Owner.current())
+        taken = claimer.claim_pending(lambda _: True, told.append)
+        assert {one.run.id: one.token for one in taken} == {"000003": 1, "000001": 1}
+        with pytest.raises(RunDbError, match="run 000002: its run document does not take the claim: .*non-numeric"):
+            claimer.claim_named("000002")
+    (text,) = told
+    assert text.startswith("run 000002: its run document does not take the claim: ")
+    assert text.endswith("; correct it")
 
 
 def test_a_dead_owners_claim_is_taken_at_once_a_live_ones_after_its_lease(site: Site) -> None:

@@ -43,6 +43,7 @@ def claim(site: Site) -> Wire:
     with counted(site.config) as (db, wire):
         claimer = Claimer(db, config, "online", "b", Owner.current())
         assert len(claimer.claim_pending(lambda _: True, print, look(db, config, "online"))) == MAX_RUNS
+        assert wire.commands.count("update") == 1
         site.runs.update_many({}, {"$unset": {"straxflow": "", "processing_status": ""}})
         return wire
 
