@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,12 +18,26 @@ Progress = Callable[[int], None]
 Arrived = Callable[[str], None]
 
 
+PORTION = 64 << 20
+"""So many bytes of files that were here before are read at a time, each file counted as 100 kB more: to hand over a
+small one takes longer than to read it."""
+
+
 class _Pull:
-    def __init__(self, rsync: Rsync, target: Path, pool: ThreadPoolExecutor, cold: bool, arrived: Arrived) -> None:
-        self.rsync, self.target, self.pool, self.cold, self.arrived = rsync, target, pool, cold, arrived
+    def __init__(self, rsync: Rsync, target: Path, pool: ThreadPoolExecutor, arrived: Arrived) -> None:
+        self.rsync, self.target, self.pool, self.arrived = rsync, target, pool, arrived
         self.sent: dict[str, FileDigest] = {}
+        """What came over, as the sender read it."""
         self.here: dict[str, Future[FileDigest]] = {}
+        self.unsent: dict[str, int] = {}
+        """Sizes of what was here before."""
+        self.before: list[Future[list[FileDigest]]] = []
+        """Of that, what stands here: it is read while rsync still goes through the rest."""
+        self._portion: list[str] = []
+        self._portion_bytes = 0
         self.bytes = 0
+        self.flushed = False
+        """Whether the names in the folders are on the disk too."""
 
     def _arrived(self, item: Item, progress: Progress) -> None:
         self.sent[item.path] = item.as_digest()
@@ -35,14 +49,17 @@ class _Pull:
         progress(self.bytes)
 
     def _hash(self, path: str) -> Future[FileDigest]:
-        return self.pool.submit(digest_file, self.target, path, cold=self.cold, sync=True)
+        return self.pool.submit(digest_file, self.target, path, sync=True)
 
     def transfer(self, link_dests: Sequence[Path], timeout_s: float, progress: Progress) -> None:
         """One rsync; files are flushed and hashed here while the next ones still come."""
         last: Item | None = None
         with self.rsync.pull(self.target, link_dests, timeout_s) as items:
             for item in items:
-                if not (item.is_file and item.is_sent):
+                if not item.is_file:
+                    continue
+                if not item.is_sent:
+                    self._was_here(item)
                     continue
                 if earlier := self.sent.pop(item.path, None):
                     self.bytes -= earlier.size
@@ -53,56 +70,72 @@ class _Pull:
                 last = item
         if last:
             self._arrived(last, progress)
+        self._read_portion()
 
-    def complete(self, timeout_s: float) -> list[Item]:
-        """List the source again: nothing may have changed there since."""
-        listing = self.rsync.listing(self.target, timeout_s)
-        if changed := [item.path for item in listing if item.is_sent]:
+    def _was_here(self, item: Item) -> None:
+        if item.path in self.sent or item.path in self.unsent:
+            return
+        self.unsent[item.path] = item.size
+        self._portion.append(item.path)
+        self._portion_bytes += item.size + 100_000
+        if self._portion_bytes >= PORTION:
+            self._read_portion()
+
+    def _read_portion(self) -> None:
+        if self._portion:
+            self.before.append(self.pool.submit(hash_files, self.target, self._portion, threads=1))
+        self._portion, self._portion_bytes = [], 0
+
+    def there(self, timeout_s: float) -> dict[str, FileDigest]:
+        """What the sender has, by path, as it read it; nothing may have changed there since it was brought."""
+        skipped = {path: size for path, size in self.unsent.items() if path not in self.sent}
+        sizes = skipped | {path: file.size for path, file in self.sent.items()}
+        self.flushed = bool(skipped)
+        if skipped:
+            # an attempt that was killed may not have flushed what it left
+            sync_filesystem(self.target)
+        if skipped and 2 * sum(skipped.values()) >= sum(sizes.values()):
+            # it reads all, which needs no list of names, and no other listing
+            found = {file.path: file for file in self.rsync.digests(timeout_s)}
+            changed = [p for p, f in found.items() if f.size != sizes.get(p) or f != self.sent.get(p, f)]
+        else:
+            listing = self.rsync.listing(self.target, timeout_s)
+            names = [item.path for item in listing if item.path in skipped]
+            read = {file.path: file for file in self.rsync.digests(timeout_s, names)} if names else {}
+            known = self.sent | read
+            changed = [item.path for item in listing if item.is_sent or item.path not in known]
+            found = {item.path: known[item.path] for item in listing if item.path in known}
+        if changed:
             raise LostConnection(
                 f"{self.rsync.place}: {len(changed)} files changed or appeared during the transfer "
                 f"({changed[0]!r}, ...): still being written?"
             )
-        names = {item.path for item in listing}
-        for path, _ in walk_files(self.target):
-            if path not in names:  # temporary files of a broken connection, or gone at the source by now
-                (self.target / path).unlink()
-                self.sent.pop(path, None)
-        for folder in list(self.target.rglob(PARTIAL)):
-            shutil.rmtree(folder)
-        return listing
+        return found
 
-    def _read_there(self, listing: list[Item], paths: list[str], timeout_s: float) -> list[FileDigest]:
-        """Digests of some files as the sender reads them now; if they are most of it, it reads all, which needs no list
-        of names."""
-        wanted = set(paths)
-        most = 2 * sum(item.size for item in listing if item.path in wanted) >= sum(item.size for item in listing)
-        found = self.rsync.digests(timeout_s, None if most else paths)
-        return [file for file in found if file.path in wanted]
-
-    def compare(self, listing: list[Item], timeout_s: float) -> tuple[list[FileDigest], list[str]]:
+    def compare(self, there: Mapping[str, FileDigest]) -> tuple[list[FileDigest], list[str]]:
         """Digests here, and a message for each file that is not what the sender has."""
-        skipped = [item.path for item in listing if item.path not in self.sent]
-        for item in listing:
-            if item.path in self.sent and item.path not in self.here:
-                self.here[item.path] = self._hash(item.path)
-        there: dict[str, FileDigest] = {}
-        if skipped:
-            reading = self.pool.submit(hash_files, self.target, skipped, cold=self.cold)
-            # an attempt that was killed may not have flushed what it left
-            sync_filesystem(self.target)
-            self.sent |= {f.path: f for f in self._read_there(listing, skipped, timeout_s)}
-            there = {f.path: f for f in reading.result()}
+        for path in self.sent.keys() - self.here.keys():
+            self.here[path] = self._hash(path)
+        before = {file.path: file for reading in self.before for file in reading.result()}
         found, bad = [], []
-        for item in listing:
-            have = there.get(item.path) or self.here[item.path].result()
-            want = self.sent.get(item.path)
+        for path, want in there.items():
+            have = self.here[path].result() if path in self.sent else before[path]
             found.append(have)
             if have != want:
-                said = f"{want.size} bytes, {want.digest}" if want else "nothing"
-                bad.append(f"{item.path!r}: on disk {have.size} bytes, {have.digest}; the sender read {said}")
-                (self.target / item.path).unlink()
-                self.sent.pop(item.path, None)
+                said = f"the sender read {want.size} bytes, {want.digest}"
+                bad.append(f"{path!r}: on disk {have.size} bytes, {have.digest}; {said}")
+                (self.target / path).unlink()
+                self.sent.pop(path, None)
+                self.unsent.pop(path, None)
         return found, bad
+
+    def drop_surplus(self, there: Container[str]) -> None:
+        """Remove temporary files of a broken connection, and what is gone at the source by now."""
+        for path, _ in walk_files(self.target):
+            if path not in there:
+                (self.target / path).unlink()
+        for folder in list(self.target.rglob(PARTIAL)):
+            shutil.rmtree(folder)
 
 
 def pull(
@@ -116,17 +149,16 @@ def pull(
     idle_s: int = 120,
     retries: int = 3,
     pause_s: float = 2.0,
-    cold: bool = False,
     log: Log = lambda _: None,
     progress: Progress = lambda _: None,
     arrived: Arrived = lambda _: None,
 ) -> list[FileDigest]:
     """Bring all files of `source` to `target`, a private folder, flushed to disk and verified.
 
-    Each file's xxh128 as the sender read it is compared with what is read here (with `cold` past the page
-    cache). Files that are the same in `link_dests` (folders of earlier, dead attempts, same filesystem; only
-    read) are linked and then read on both sides. `progress` gets the bytes arrived so far, `arrived` the path of a file
-    that stands here now, not yet verified; what was there before is not told of, what comes anew is again.
+    Each file's xxh128 as the sender read it is compared with what is read here. Files that are the same in `link_dests`
+    (folders of earlier, dead attempts, same filesystem; only read) are linked and read on both sides. `progress` gets
+    the bytes arrived so far, `arrived` the path of a file that stands here now, not yet verified; what was there before
+    is not told of, what comes anew is again.
 
     Raises:
         Retryable: unreachable, connection lost `retries` times, out of time, disk full, source changing.
@@ -137,32 +169,36 @@ def pull(
     deadline = time.monotonic() + timeout_s
     target.mkdir(exist_ok=True)
     left = retries
-    with (
-        shared_connection(source.host, ssh_options) as options,
-        ThreadPoolExecutor(2, thread_name_prefix="hash") as pool,
-    ):
-        rsync = Rsync(source, rsync_args, options, idle_s, log)
-        work = _Pull(rsync, target, pool, cold, arrived)
-        repaired = False
-        while True:
-            try:
-                work.transfer(link_dests, deadline - time.monotonic(), progress)
-                listing = work.complete(deadline - time.monotonic())
-                found, bad = work.compare(listing, deadline - time.monotonic())
-            except LostConnection as error:
-                pause = pause_s * 2 ** (retries - left)
-                if left == 0 or time.monotonic() + pause > deadline:
-                    raise Retryable(f"{error}; given up after {retries - left + 1} tries") from error
-                left -= 1
-                log(f"{error}; again in {pause:g} s")
-                time.sleep(pause)
-                continue
-            if not bad:
-                break
-            log("digests differ: " + "; ".join(bad))
-            if repaired:
-                raise StepFailed(f"{source}: arrived differently, twice: {'; '.join(bad[:5])}: check disk and memory")
-            repaired, link_dests = True, ()
+    pool = ThreadPoolExecutor(2, thread_name_prefix="hash")
+    try:
+        with shared_connection(source.host, ssh_options) as options:
+            work = _Pull(Rsync(source, rsync_args, options, idle_s, log), target, pool, arrived)
+            repaired = False
+            while True:
+                try:
+                    work.transfer(link_dests, deadline - time.monotonic(), progress)
+                    there = work.there(deadline - time.monotonic())
+                except LostConnection as error:
+                    pause = pause_s * 2 ** (retries - left)
+                    if left == 0 or time.monotonic() + pause > deadline:
+                        raise Retryable(f"{error}; given up after {retries - left + 1} tries") from error
+                    left -= 1
+                    log(f"{error}; again in {pause:g} s")
+                    time.sleep(pause)
+                    continue
+                found, bad = work.compare(there)
+                if not bad:
+                    break
+                log("digests differ: " + "; ".join(bad))
+                if repaired:
+                    raise StepFailed(
+                        f"{source}: arrived differently, twice: {'; '.join(bad[:5])}: check disk and memory"
+                    )
+                repaired, link_dests = True, ()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    work.drop_surplus(there)
     progress(sum(f.size for f in found))
-    fsync_folders(target)
+    if not work.flushed:
+        fsync_folders(target)
     return sorted(found)

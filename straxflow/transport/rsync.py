@@ -86,9 +86,11 @@ def parse_line(line: bytes) -> Item | None:
     found = _LINE.fullmatch(line.removesuffix(b"\n"))
     if not found:
         return None
-    raw = re.sub(rb"\\#([0-3][0-7]{2})", lambda m: bytes([int(m[1], 8)]), found[4])
-    path = raw.decode("utf-8", "surrogateescape")
-    return Item(found[1].decode().strip(), found[2].decode().strip(), int(found[3]), path)
+    change, digest, size, path = found.groups()
+    if b"\\#" in path:
+        path = re.sub(rb"\\#([0-3][0-7]{2})", lambda m: bytes([int(m[1], 8)]), path)
+    name = path.decode("utf-8", "surrogateescape")
+    return Item(change.decode().strip(), digest.decode().strip(), int(size), name)
 
 
 def check_args(args: Sequence[str]) -> None:

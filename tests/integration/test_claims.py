@@ -141,7 +141,7 @@ def test_a_document_that_takes_no_claim_is_told_and_keeps_no_other_run_back(site
         claimer = Claimer(db, site.config, "online", "mine", Owner.current())
         taken = claimer.claim_pending(lambda _: True, told.append)
         assert {one.run.id: one.token for one in taken} == {"000003": 1, "000001": 1}
-        with pytest.raises(RunDbError, match="run 000002: its run document does not take the claim: .*non-numeric"):
+        with pytest.raises(RunDbError, match=r"run 000002: its run document does not take the claim: .*non-numeric"):
             claimer.claim_named("000002")
     (text,) = told
     assert text.startswith("run 000002: its run document does not take the claim: ")
