@@ -3,7 +3,8 @@
 A poll of the plugin in which all queries fail (slurmctld is away for half a minute) drops its jobs, and Snakemake waits
 for them for ever. So it does for a job that Slurm itself has forgotten: a slurmctld that dies loses the jobs of its
 last seconds, whose numbers it then gives again, and one that is away for longer than MinJobAge those that ended
-meanwhile. From poll to poll it asks more seldom, up to every three minutes.
+meanwhile; and for a job with several steps that could not be submitted, for the plugin's own report of such an error
+breaks. From poll to poll it asks more seldom, up to every three minutes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from straxflow.slurm import known_jobs
@@ -30,11 +32,12 @@ def tend_polls(
     known: Callable[[str], set[str] | None] = known_jobs,
     forgotten_s: float = FORGOTTEN_S,
 ) -> None:
-    """Let an executor's polls keep each job of which they learn nothing, end those that the batch system has forgotten,
-    and follow one another within `MOST_S`.
+    """Let an executor's polls keep each job of which they learn nothing, end those that the batch system has forgotten
+    or never got, and follow one another within `MOST_S`.
 
-    `warn` is told when a batch system begins to be silent, when that ends, and what it has forgotten. `known` gives the
-    numbers of all jobs of a name that it knows, None if it does not answer; it is asked each `forgotten_s` seconds.
+    `warn` is told when a batch system begins to be silent, when that ends, what it has forgotten and what could not be
+    submitted. `known` gives the numbers of all jobs of a name that it knows, None if it does not answer; it is asked
+    each `forgotten_s` seconds.
     """
     _Polls(executor, warn, known, forgotten_s).tend()
 
@@ -48,6 +51,7 @@ class _Polls:
     known: Callable[[str], set[str] | None]
     forgotten_s: float
     ask: Callable[[list[Any]], AsyncIterator[Any]] = field(init=False)
+    submit: Callable[[Any], object] = field(init=False)
     told: set[int] = field(default_factory=set)
     submitted: dict[str, float] = field(default_factory=dict)
     in_the_dark: bool = False
@@ -56,11 +60,22 @@ class _Polls:
 
     def tend(self) -> None:
         """Stand between Snakemake and its executor."""
-        executor, self.ask = self.executor, self.executor.check_active_jobs
+        executor = self.executor
+        self.ask, self.submit = executor.check_active_jobs, executor.run_job
         executor.report_job_success = _noting(executor.report_job_success, self._was_told)
         executor.report_job_error = _noting(executor.report_job_error, self._was_told)
         executor.report_job_submission = _noting(executor.report_job_submission, self._was_submitted)
         executor.check_active_jobs = self.check_active_jobs
+        executor.run_job = self.run_job
+
+    def run_job(self, job: Any) -> None:
+        """Submit a job, in a thread that nobody listens to: whatever breaks there ends the job."""
+        try:
+            self.submit(job)
+        except Exception as error:
+            why = f"the batch job {job.name} could not be submitted: {error.__context__ or error}"
+            self.warn(why)  # of a job with several steps Snakemake tells no reason
+            self.executor._report_job_error_threadsafe(SimpleNamespace(job=job, external_jobid=None, aux={}), why)
 
     async def check_active_jobs(self, jobs: list[Any]) -> AsyncIterator[Any]:
         """Yield the jobs that are to be asked for again, and report the others."""

@@ -239,6 +239,31 @@ def test_killed_timed_out_and_over_memory_jobs_are_retried_with_more_and_reporte
         assert tries[0].reason == reason
 
 
+@pytest.mark.fault(
+    group="kill",
+    broken="a batch job cannot be submitted: the folder of its log cannot be made",
+    left="the run as it was, its live data here",
+    next="goes on with it; no invocation waits for a job that there is not",
+)
+def test_a_batch_job_that_cannot_be_submitted_is_told_and_not_waited_for(cluster: Cluster) -> None:
+    site = cluster.site
+    site.configure(resources={step: {"mem_mb": 500} for step in ("transfer", "process", "checksum", "move_out")})
+    cluster.profile(groups=GROUPS, config={"head_node": ["transfer"]}, retries=0)
+    site.take(1, size_mb=1.0)
+    logs = site.root / ".slurm-logs"
+    logs.write_text("no folder")
+    with site.background(env=cluster.env) as main:
+        result = main.wait(60)
+    assert result.code == 1, result.output
+    assert re.search(r"straxflow: the batch job run_000001_\w+ could not be submitted: .*File exists: ", result.output)
+    assert cluster.jobs() == []
+    assert site.status(1) == "pending"
+    logs.unlink()
+    result = site.snakemake(env=cluster.env)
+    assert result.code == 0, result.output
+    assert site.status(1) == "done"
+
+
 def test_a_run_whose_node_dies_is_made_on_the_other_node(cluster: Cluster) -> None:
     site = cluster.site
     script, flags = site.folder / "faulty.py", site.folder / "flags"

@@ -16,12 +16,21 @@ class Executor:
     def __init__(self) -> None:
         self.answers = True
         self.ended: dict[str, bool] = {}
-        self.reported: list[tuple[str, bool]] = []
+        self.reported: list[tuple[str, object]] = []
         self.next_seconds_between_status_checks = 5.0
         self.run_uuid = "ours"
 
+    def run_job(self, job: SimpleNamespace) -> None:
+        try:
+            raise OSError("disk full")
+        except OSError:
+            raise AttributeError("no rule") from None
+
     def report_job_submission(self, job: SimpleNamespace) -> None:
         pass
+
+    def _report_job_error_threadsafe(self, job: SimpleNamespace, msg: str) -> None:
+        self.reported.append((msg, job.job))
 
     def report_job_success(self, job: SimpleNamespace) -> None:
         self.reported.append((job.name, True))
@@ -105,6 +114,14 @@ def test_jobs_that_the_batch_system_has_forgotten_are_ended_by_what_they_made(tm
     assert poll(executor, jobs) == ["1", "2_7", "6", "7"]
     assert executor.reported == [("3", False), ("4", True), ("5", False)]
     assert said == ["the batch system has forgotten job 4, whose files are all there"]
+
+
+def test_a_job_that_could_not_be_submitted_has_failed() -> None:
+    executor, group, said = Executor(), SimpleNamespace(name="run_000001"), []
+    tend_polls(executor, said.append)
+    executor.run_job(group)
+    assert said == ["the batch job run_000001 could not be submitted: disk full"]
+    assert executor.reported == [(said[0], group)]
 
 
 def test_a_job_is_forgotten_only_if_it_stays_unknown() -> None:
