@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 
 from bench.measure import Sample, measure, run
-from bench.result import Result, Table, judge
+from bench.result import Judged, Result, Table, judge
 from bench.site import Lab, Site, job_seconds, make_site
 from straxflow.attempts import all_of
 from straxflow.lab.daq import Daq, RunPlan
@@ -16,8 +17,11 @@ from straxflow.receipts import Transferred, write
 RUNS, QUICK_RUNS = (10, 100, 1000), (4,)
 SIZE_MB = 1.0
 GOAL_S, LINEAR_GOAL = 0.3, 1.15
-RECEIPTS = 6
+RECEIPTS = 7
 """Of a run with one product, beside run.json."""
+AT_ONCE = 500
+"""The most that an invocation may claim."""
+SHARED = "-o ControlMaster=auto -o ControlPath={}/ssh -o ControlPersist=5"
 WORK = """
 mkdir live staging store
 for run in $runs; do
@@ -33,28 +37,28 @@ done
 
 @dataclass(frozen=True)
 class Measured:
-    """So many runs: all of them, an invocation with nothing to do, and a preview before."""
+    """So many runs: all of them, by as many invocations as it takes, one with nothing to do, and a preview before."""
 
     count: int
     site: Site
-    whole: Sample
+    invocations: list[Sample]
     idle: Sample
     preview: Sample
 
     @property
     def cpu(self) -> float:
         """Of all processes, s a run, start and end apart."""
-        return (self.whole.cpu - self.idle.cpu) / self.count
+        return sum(one.cpu - self.idle.cpu for one in self.invocations) / self.count
 
     @property
     def main_cpu(self) -> float:
         """The same of Snakemake's main process."""
-        return (self.whole.own_cpu - self.idle.own_cpu) / self.count
+        return sum(one.own_cpu - self.idle.own_cpu for one in self.invocations) / self.count
 
     @property
     def wall(self) -> float:
         """Wall clock, s a run, start and end apart."""
-        return (self.whole.wall - self.idle.wall) / self.count
+        return sum(one.wall - self.idle.wall for one in self.invocations) / self.count
 
 
 def bench(lab: Lab, quick: bool) -> Result:
@@ -70,8 +74,7 @@ def bench(lab: Lab, quick: bool) -> Result:
         "work of them: rsync --fsync, cp, xxhsum, cp, sync, rm",
         [
             judge(f"CPU a run beyond the bare work, {one.count:,} runs", one.cpu - work, GOAL_S, " s"),
-            judge(f"wall clock a run, {many.count:,} by {one.count:,} runs", many.wall / one.wall, LINEAR_GOAL, ""),
-            judge(f"CPU a run, {many.count:,} by {one.count:,} runs", many.cpu / one.cpu, LINEAR_GOAL, ""),
+            *([] if many is one else _linear(one, many)),
             judge("main process CPU a run (start and end apart)", one.main_cpu, None, " s"),
             judge("wall clock a run", one.wall, None, " s"),
             judge("an invocation with nothing to do, wall clock", one.idle.wall, None, " s"),
@@ -79,36 +82,49 @@ def bench(lab: Lab, quick: bool) -> Result:
         ],
         [_growth(found), _shares(one, work), _jobs(one.site, one.count)],
         [
+            f"An invocation takes {AT_ONCE} runs at most; a preview shows as many. "
             "Start and end apart: less what an invocation with nothing to do takes. The figures are without the run "
             "database, the DAQ's side of ssh and the background process of the shared connection.",
         ],
     )
 
 
+def _linear(one: Measured, many: Measured) -> list[Judged]:
+    """Whether a run costs as much where there are many."""
+    growth = {"wall clock": many.wall / one.wall, "CPU": many.cpu / one.cpu}
+    what = f"{many.count:,} by {one.count:,} runs"
+    return [judge(f"{name} a run, {what}", ratio, LINEAR_GOAL, "") for name, ratio in growth.items()]
+
+
 def _measured(lab: Lab, count: int) -> Measured:
     product = {"from": "live", "kind": "command", "command": "cp -r {source}/{run} {output}"}
+    settings = {"products": {"copy": product}, "claim": {"max_runs": min(count, AT_ONCE)}}
     daq = lab.folder / f"daq_{count}"
-    site = make_site(lab, f"overhead_{count}", daq, {"products": {"copy": product}, "claim": {"max_runs": count}})
+    site = make_site(lab, f"overhead_{count}", daq, settings)
+        lab, f"overhead_{count}", daq, {"products": {"copy": product}, "claim": {"max_runs": min(count, AT_ONCE)}}
+    )
     taker = Daq(daq, lab.runs(site.name), "demo-daq")
     for number in range(1, count + 1):
         taker.take(RunPlan(number, size_mb=SIZE_MB, seed=number))
     os.sync()
     preview = site.snakemake("-n")
-    whole = site.snakemake()
-    return Measured(count, site, whole, site.snakemake(), preview)
+    invocations = [site.snakemake() for _ in range(0, count, AT_ONCE)]
+    return Measured(count, site, invocations, site.snakemake(), preview)
 
 
 def _work(lab: Lab, one: Measured) -> float:
     """CPU seconds of the bare work a run."""
     folder = lab.folder / "bare_work"
     folder.mkdir()
-    given = {
-        "runs": " ".join(f"{number:06d}" for number in range(1, one.count + 1)),
-        "ssh": " ".join(["ssh", *lab.sshd.ssh_options]),
-        "host": lab.sshd.host,
-        "source": str(lab.folder / f"daq_{one.count}"),
-    }
-    done = run(["bash", "-euc", WORK], cwd=folder, env=os.environ | given, log=lab.folder / "bare_work.log")
+    # one login for all of them, as straxflow's; the address of a socket may not be long
+    with tempfile.TemporaryDirectory(prefix="straxflow-") as short:
+        given = {
+            "runs": " ".join(f"{number:06d}" for number in range(1, one.count + 1)),
+            "ssh": " ".join(["ssh", *lab.sshd.ssh_options, *SHARED.format(short).split()]),
+            "host": lab.sshd.host,
+            "source": str(lab.folder / f"daq_{one.count}"),
+        }
+        done = run(["bash", "-euc", WORK], cwd=folder, env=os.environ | given, log=lab.folder / "bare_work.log")
     shutil.rmtree(folder)
     return done.cpu / one.count
 
@@ -130,7 +146,7 @@ def _shares(one: Measured, work: float) -> Table:
             steps[attempt.step] = steps.get(attempt.step, 0.0) + (attempt.cpu_seconds or 0.0) / one.count
     graph = (one.preview.own_cpu - one.idle.own_cpu) / one.count
     parts = {
-        "main process: graph of the jobs, as a preview makes and prints it": graph,
+        "main process: graph of the jobs (a preview's time beyond that of an invocation with nothing to do)": graph,
         "main process: scheduling, its own records, status mirror": one.main_cpu - graph,
         "shells and clients of the jobs, forks": one.cpu - one.main_cpu - sum(steps.values()),
         **{f"step {name}": seconds for name, seconds in steps.items()},

@@ -17,7 +17,7 @@ from bson.codec_options import CodecOptions
 from bson.json_util import RELAXED_JSON_OPTIONS
 from mongomock.filtering import filter_applies
 from pymongo import DeleteMany, DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
 from pymongo.results import BulkWriteResult
 
 from straxflow.errors import RunDbError
@@ -165,10 +165,15 @@ class FileCollection:
                 if isinstance(request, InsertOne):
                     change.insert(request._doc)
                     continue
+                if "_id" in filter:
+                    filter = {"_id": filter["_id"], **filter}  # asked first: it tells most documents apart at once
                 verb = _BULK[type(request)]
                 what = () if verb.startswith("delete") else (request._doc,)
                 options = {"upsert": True} if getattr(request, "_upsert", None) else {}
-                done = (change.many if verb.endswith("many") else change.one)(verb, filter, *what, **options)
+                try:
+                    done = (change.many if verb.endswith("many") else change.one)(verb, filter, *what, **options)
+                except WriteError as error:
+                    raise BulkWriteError({"writeErrors": [{"errmsg": str(error)}]}) from error
                 matched += getattr(done, "matched_count", 0)
         return BulkWriteResult({"nMatched": matched}, acknowledged=True)
 
@@ -306,7 +311,11 @@ class _Change:
         memory = _memory(rows)
         if upsert:
             options = {**options, "upsert": True}
-        result = getattr(memory, verb)(filter, *what, **options)
+        try:
+            result = getattr(memory, verb)(filter, *what, **options)
+        except TypeError as error:
+            # e.g. $inc of what is no number
+            raise WriteError(f"the change is refused: {error}") from error
         if rows:
             after = {row["_id"]: row for row in memory.find({})}
             self.changed |= {row["_id"]: after.get(row["_id"]) for row in rows}

@@ -37,7 +37,7 @@ class _Pull:
         self._portion_bytes = 0
         self.bytes = 0
         self.flushed = False
-        """Whether the names in the folders are on the disk too."""
+        """Whether the names in the folders are on the disk too, as they are now."""
 
     def _arrived(self, item: Item, progress: Progress) -> None:
         self.sent[item.path] = item.as_digest()
@@ -64,6 +64,7 @@ class _Pull:
                 if earlier := self.sent.pop(item.path, None):
                     self.bytes -= earlier.size
                 self.here.pop(item.path, None)
+                self.unsent.pop(item.path, None)
                 # rsync tells of a file just before renaming it: it stands once the next one is told of
                 if last:
                     self._arrived(last, progress)
@@ -96,7 +97,9 @@ class _Pull:
             sync_filesystem(self.target)
         if skipped and 2 * sum(skipped.values()) >= sum(sizes.values()):
             # it reads all, which needs no list of names, and no other listing
-            found = {file.path: file for file in self.rsync.digests(timeout_s)}
+            digests = self.rsync.digests(timeout_s)
+            # what a broken transfer left at the source never comes over
+            found = {file.path: file for file in digests if PARTIAL not in file.path.split("/")}
             changed = [p for p, f in found.items() if f.size != sizes.get(p) or f != self.sent.get(p, f)]
         else:
             listing = self.rsync.listing(self.target, timeout_s)
@@ -134,6 +137,7 @@ class _Pull:
         for path, _ in walk_files(self.target):
             if path not in there:
                 (self.target / path).unlink()
+                self.flushed = False
         for folder in list(self.target.rglob(PARTIAL)):
             shutil.rmtree(folder)
 

@@ -99,6 +99,26 @@ def test_pull_gives_the_manifest_of_any_names(sshd: Sshd, tmp_path: Path) -> Non
     assert (tmp_path / "third/m.json").stat().st_ino == (tmp_path / "dst/m.json").stat().st_ino
 
 
+def test_what_a_broken_transfer_left_at_the_source_stays_there(sshd: Sshd, tmp_path: Path) -> None:
+    source = fill(tmp_path / "src")
+    files = bring(sshd, source, tmp_path / "dst")
+    fill(source, {"000000/.rsync-partial/r_0": 1000})
+    # most is here: the sender's digests are the listing
+    assert bring(sshd, source, tmp_path / "again", link_dests=[tmp_path / "dst"], retries=0) == files
+
+
+def test_files_that_go_and_come_at_the_source_between_two_attempts(sshd: Sshd, tmp_path: Path) -> None:
+    source = fill(tmp_path / "src")
+    bring(sshd, source, tmp_path / "dst")
+    (source / "m.json").unlink()
+    fill(source, {"000001/r_0": 5000})
+    log: list[str] = []
+    found = bring(sshd, source, tmp_path / "again", link_dests=[tmp_path / "dst"], retries=0, log=log.append)
+    assert Manifest("xxh128", tuple(found)) == hash_tree(source) == hash_tree(tmp_path / "again")
+    assert (tmp_path / "again/000000/r_0").stat().st_nlink == 2
+    assert sum(line.startswith("+ rsync") for line in log) == 2
+
+
 def test_a_damaged_earlier_file_is_not_trusted(sshd: Sshd, tmp_path: Path) -> None:
     source, old = fill(tmp_path / "src"), tmp_path / "old"
     bring(sshd, source, old)

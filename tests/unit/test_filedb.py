@@ -17,8 +17,8 @@ from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 from mongomock.filtering import filter_applies
-from pymongo import DESCENDING, InsertOne, ReplaceOne, ReturnDocument, UpdateOne
-from pymongo.errors import DuplicateKeyError
+from pymongo import DESCENDING, InsertOne, ReplaceOne, ReturnDocument, UpdateMany, UpdateOne
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from straxflow.errors import RunDbError
 from straxflow.rundb.filedb import NAME, FileDb
@@ -113,6 +113,19 @@ def test_what_an_error_interrupts_is_undone(file: Path) -> None:
         here.insert_many([run(2), run(1)])
     for there in (here, runs(file)):
         assert there.count_documents({}) == 1
+
+
+def test_a_refused_change_is_told_as_a_server_tells_it_and_changes_nothing(file: Path) -> None:
+    here = runs(file)
+    here.insert_many([run(1) | {"token": 1}, run(2) | {"token": "two"}])
+    ids = [document["_id"] for document in here.find()]
+    change = UpdateMany({"processing_status": None, "_id": {"$in": ids}}, {"$inc": {"token": 1}})
+    with pytest.raises(BulkWriteError) as caught:
+        here.bulk_write([change], ordered=False)
+    assert "refused" in caught.value.details["writeErrors"][0]["errmsg"]
+    assert [document["token"] for document in runs(file).find().sort("number", 1)] == [1, "two"]
+    one = UpdateMany({"_id": {"$in": ids[:1]}}, {"$inc": {"token": 1}})
+    assert here.bulk_write([one, one], ordered=False).matched_count == 2
 
 
 def test_found_runs_are_there_and_written_once_somebody_writes_to_them(file: Path) -> None:
