@@ -101,8 +101,6 @@ def _measured(lab: Lab, count: int) -> Measured:
     settings = {"products": {"copy": product}, "claim": {"max_runs": min(count, AT_ONCE)}}
     daq = lab.folder / f"daq_{count}"
     site = make_site(lab, f"overhead_{count}", daq, settings)
-        lab, f"overhead_{count}", daq, {"products": {"copy": product}, "claim": {"max_runs": min(count, AT_ONCE)}}
-    )
     taker = Daq(daq, lab.runs(site.name), "demo-daq")
     for number in range(1, count + 1):
         taker.take(RunPlan(number, size_mb=SIZE_MB, seed=number))
