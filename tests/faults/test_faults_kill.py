@@ -189,7 +189,7 @@ def test_while_a_product_is_made(site: Site, strike: Callable[[Background, int],
 # --- the run database --------------------------------------------------------------------------------------
 
 WRITES = {
-    "claimed": b"findAndModify",
+    "claimed": b"claimed by straxflow",
     "registered": b"$push",
     "given back": b"gave_back",
 }
