@@ -161,10 +161,11 @@ def test_a_watcher_finds_new_runs_and_another_takes_over(site: FolderSite) -> No
     assert [a.step for a in site.attempts("000002")].count("process") == 1
 
 
-def _claim_all(config: Any, batch: str, out: Any) -> None:
+def _claim_all(config: Any, batch: str, out: Any, over: Any) -> None:
     with connect(config) as db:
         claimer = Claimer(db, config, "online", batch, Owner.current())
         out.put([one.run.id for one in claimer.claim_pending(lambda _: True, lambda _: None)])
+    over.wait(240)  # the claims of who is gone may be taken at once
 
 
 def test_eight_claimers_find_and_claim_each_run_once(site: FolderSite) -> None:
@@ -173,11 +174,12 @@ def test_eight_claimers_find_and_claim_each_run_once(site: FolderSite) -> None:
         (site.folder / "daq" / f"{number:06d}" / "THE_END").mkdir(parents=True)
         site.leave_facts(number, {"mode": "led"})
     site.configure(claim={"max_runs": 40})
-    out = FORK.Queue()
-    workers = [FORK.Process(target=_claim_all, args=(site.config, f"b{i}", out)) for i in range(8)]
+    out, over = FORK.Queue(), FORK.Event()
+    workers = [FORK.Process(target=_claim_all, args=(site.config, f"b{i}", out, over)) for i in range(8)]
     for worker in workers:
         worker.start()
     claimed = [out.get(timeout=240) for _ in workers]
+    over.set()
     for worker in workers:
         worker.join()
     assert sorted(run for mine in claimed for run in mine) == [f"{n:06d}" for n in range(1, total + 1)]
