@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from bench.measure import Sample, measure, run
 from bench.result import Judged, Result, Table, judge
-from bench.site import Lab, Site, job_seconds, make_site
-from straxflow.attempts import all_of
+from bench.site import Lab, Site, job_seconds, make_site, step_seconds
 from straxflow.lab.daq import Daq, RunPlan
 from straxflow.receipts import Transferred, write
 
@@ -138,10 +137,7 @@ def _growth(found: list[Measured]) -> Table:
 
 def _shares(one: Measured, work: float) -> Table:
     """CPU a run by what it is for; the bare work is part of it."""
-    steps: dict[str, float] = {}
-    for name in one.site.state.all_runs():
-        for attempt in (file.attempt for file in all_of(one.site.state, name)):
-            steps[attempt.step] = steps.get(attempt.step, 0.0) + (attempt.cpu_seconds or 0.0) / one.count
+    steps = {step: seconds / one.count for step, seconds in step_seconds(one.site, "cpu_seconds").items()}
     graph = (one.preview.own_cpu - one.idle.own_cpu) / one.count
     parts = {
         "main process: graph of the jobs (a preview's time beyond that of an invocation with nothing to do)": graph,
@@ -170,18 +166,10 @@ def _receipt(site: Site) -> float:
 
 
 def _jobs(site: Site, count: int) -> Table:
-    inside = _inside(site)
+    inside = step_seconds(site)
     rows = []
     for rule, seconds in job_seconds(site).items():
         jobs = 1 if rule == "claim" else count
         own = f"{inside[rule] / count:.3f}" if rule in inside else ""
         rows.append([rule, f"{seconds / jobs:.3f}", own])
     return Table(f"Wall clock of a job, {count:,} runs", ["job", "s, with its start", "s, in the step"], rows)
-
-
-def _inside(site: Site) -> dict[str, float]:
-    inside: dict[str, float] = {}
-    for name in site.state.all_runs():
-        for attempt in (file.attempt for file in all_of(site.state, name)):
-            inside[attempt.step] = inside.get(attempt.step, 0.0) + (attempt.seconds or 0.0)
-    return inside

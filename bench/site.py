@@ -15,6 +15,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from bench.measure import Sample, run
+from straxflow.attempts import all_of
 from straxflow.config import Config, load_files
 from straxflow.config.load import ROOT
 from straxflow.folders import init_folders
@@ -120,4 +121,14 @@ def job_seconds(site: Site) -> dict[str, float]:
         stem = file.stem
         rule = "claim" if file.parent.name == "batches" else names.get(stem, stem.rpartition(".")[2])
         found[rule] = found.get(rule, 0.0) + float(file.read_text().splitlines()[1].split("\t")[0])
+    return found
+
+
+def step_seconds(site: Site, what: str = "seconds") -> dict[str, float]:
+    """Wall clock inside of the steps, or their CPU (`cpu_seconds`), from the attempts; those of all runs added up."""
+    found: dict[str, float] = {}
+    for name in site.state.all_runs():
+        for file in all_of(site.state, name):
+            attempt = file.attempt
+            found[attempt.step] = found.get(attempt.step, 0.0) + (getattr(attempt, what) or 0.0)
     return found

@@ -14,7 +14,7 @@ from typing import Any
 from bench.bare import loop
 from bench.measure import Sample, Series, cpu_of_processes, idle_cores
 from bench.result import Judged, Result, Table, compare, judge, times
-from bench.site import Lab, Site, job_seconds, make_site
+from bench.site import Lab, Site, job_seconds, make_site, step_seconds
 from straxflow.attempts import all_of
 from straxflow.config.load import ROOT
 from straxflow.lab.daq import Daq, RunPlan
@@ -214,15 +214,10 @@ def shares(values: Mapping[str, float]) -> str:
 
 
 def _jobs(site: Site, kind: Kind, count: int) -> Table:
-    inside: dict[str, list[float]] = {}
-    for run_ in site.state.all_runs():
-        for attempt in (file.attempt for file in all_of(site.state, run_)):
-            one = inside.setdefault(attempt.step, [0.0, 0.0])
-            one[0] += (attempt.seconds or 0.0) / count
-            one[1] += (attempt.cpu_seconds or 0.0) / count
+    inside = [step_seconds(site), step_seconds(site, "cpu_seconds")]
     rows = []
     for rule, seconds in job_seconds(site).items():
-        wall, cpu = (f"{value:.3f}" for value in inside[rule]) if rule in inside else ("", "")
+        wall, cpu = (f"{steps[rule] / count:.3f}" if rule in steps else "" for steps in inside)
         rows.append([rule, f"{seconds / (1 if rule == 'claim' else count):.2f}", wall, cpu])
     return Table(
         f"A job of a small run, {kind.name}", ["job", "s, by Snakemake", "s, in the step", "CPU s, in the step"], rows

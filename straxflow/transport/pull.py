@@ -30,7 +30,7 @@ class _Pull:
         """What came over, as the sender read it."""
         self.here: dict[str, Future[FileDigest]] = {}
         self.unsent: dict[str, int] = {}
-        """Sizes of what was here before."""
+        """Sizes of what was here before; none of it is in `sent`."""
         self.before: list[Future[list[FileDigest]]] = []
         """Of that, what stands here: it is read while rsync still goes through the rest."""
         self._portion: list[str] = []
@@ -89,13 +89,12 @@ class _Pull:
 
     def there(self, timeout_s: float) -> dict[str, FileDigest]:
         """What the sender has, by path, as it read it; nothing may have changed there since it was brought."""
-        skipped = {path: size for path, size in self.unsent.items() if path not in self.sent}
-        sizes = skipped | {path: file.size for path, file in self.sent.items()}
-        self.flushed = bool(skipped)
-        if skipped:
+        self.flushed = bool(self.unsent)
+        if self.unsent:
             # an attempt that was killed may not have flushed what it left
             sync_filesystem(self.target)
-        if skipped and 2 * sum(skipped.values()) >= sum(sizes.values()):
+        sizes = self.unsent | {path: file.size for path, file in self.sent.items()}
+        if self.unsent and 2 * sum(self.unsent.values()) >= sum(sizes.values()):
             # it reads all, which needs no list of names, and no other listing
             digests = self.rsync.digests(timeout_s)
             # what a broken transfer left at the source never comes over
@@ -103,7 +102,7 @@ class _Pull:
             changed = [p for p, f in found.items() if f.size != sizes.get(p) or f != self.sent.get(p, f)]
         else:
             listing = self.rsync.listing(self.target, timeout_s)
-            names = [item.path for item in listing if item.path in skipped]
+            names = [item.path for item in listing if item.path in self.unsent]
             read = {file.path: file for file in self.rsync.digests(timeout_s, names)} if names else {}
             known = self.sent | read
             changed = [item.path for item in listing if item.is_sent or item.path not in known]
