@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 
+from straxflow import inherited
 from straxflow.campaigns import fill, source_state
 from straxflow.config import LIVE, Config
 from straxflow.config.words import fill_command
@@ -53,7 +54,13 @@ def _corrections_missing(config: Config, db: RunDb, facts: RunFacts) -> str | No
     with tempfile.TemporaryFile() as words:
         try:
             code = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, stdout=words, stderr=words, timeout=settings.timeout_s, check=False
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=words,
+                stderr=words,
+                env=inherited.environment(config),
+                timeout=settings.timeout_s,
+                check=False,
             ).returncode
         except subprocess.TimeoutExpired:
             return f"{what}: corrections.check did not answer within {settings.timeout_s:g} s"

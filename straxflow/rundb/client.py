@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson.codec_options import CodecOptions, DatetimeConversion
@@ -27,6 +28,9 @@ from straxflow.rundb.tunnel import Tunnel, shared_port
 
 Document = dict[str, Any]
 
+CLOCK_S = 60.0
+"""How long this machine's clock may stand for the database's, seconds, where nothing is decided by it."""
+
 # each of our clients is closed by who opened it; the threads that watched its server may still nap for half a second,
 # and pymongo would keep every command that long at its end
 atexit.unregister(monitor._shutdown_resources)
@@ -40,6 +44,7 @@ class RunDb:
 
     client: MongoClient[Document] | None
     runs: Collection[Document]
+    _asked: tuple[float, datetime] | None = field(default=None, repr=False, compare=False)
 
     def ours(self, name: str) -> Collection[Document]:
         """A collection of straxflow's own, beside that of the run documents: `straxflow_<name>`."""
@@ -57,7 +62,17 @@ class RunDb:
         # the older name of `hello`, which every server answers
         reply = self.client.admin.command("isMaster")
         moment: datetime = reply["localTime"]
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        self._asked = (time.monotonic(), moment)
+        return moment
+
+    def about_now(self) -> datetime:
+        """The same, by this machine's time since the database was last asked; for who only looks whether to act."""
+        if self._asked is not None:
+            since = time.monotonic() - self._asked[0]
+            if since < CLOCK_S:
+                return self._asked[1] + timedelta(milliseconds=int(1000 * since))
+        return self.now()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from straxflow import inherited
 from straxflow.config import Config
 from straxflow.daqfolder import daq_folder
 from straxflow.errors import RunDbError, StraxflowError
@@ -173,7 +174,7 @@ class Discovery:
                 )
                 for word in shlex.split(how.facts_command)
             ]
-            yield read_facts(_output(words), f"what {words[0]} printed")
+            yield read_facts(_output(words, inherited.environment(self.config)), f"what {words[0]} printed")
 
 
 def read_facts(content: bytes, where: str) -> Document:
@@ -222,9 +223,11 @@ def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(int(seconds * 1000) / 1000, UTC)
 
 
-def _output(words: list[str]) -> bytes:
+def _output(words: list[str], environment: dict[str, str]) -> bytes:
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_S, check=False)
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=COMMAND_S, check=False
+        )
     except OSError as error:
         raise RunDbError(f"discovery.facts_command: cannot run {words[0]!r}: {error.strerror}") from None
     except subprocess.TimeoutExpired:

@@ -117,7 +117,8 @@ def anything_due(
     tells whether this site can do anything for a run. Only where something is due, what may hold it up is looked at
     too: some small queries, the disks, and a remote store's disk at most every 30 s.
     """
-    selection = Selection(config, campaign, db.now())
+    # the claim, which decides, asks for the database's own time
+    selection = Selection(config, campaign, db.about_now())
     run = _any_due(db, selection, alive, available)
     if run is None:
         return Due(None)

@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pymongo import MongoClient
+
 from straxflow import config as settings
 from straxflow.batch import BATCH, config_file, ensure_batch_id
 from straxflow.config import LIVE, Config
@@ -26,12 +28,7 @@ LOCAL = {"claim": "claim_batch", "rundoc": "write_facts"}
 
 def main(words: list[str]) -> int:
     """Run a job: STEP RECEIPT LOG [THREADS], paths from the state folder; ends the process if it fails."""
-    parser = argparse.ArgumentParser(prog="straxflow-step", description=__doc__)
-    parser.add_argument("step", choices=[*STEPS, *LOCAL])
-    parser.add_argument("receipt", type=Path)
-    parser.add_argument("log", type=Path)
-    parser.add_argument("threads", type=int, nargs="?", default=1)
-    asked = parser.parse_args(words)
+    asked = _parser().parse_args(words)
     # runs/RUN/RECEIPT is of the live data, runs/RUN/PRODUCT/RECEIPT of a product
     _, run, *product = asked.receipt.parent.parts if asked.step != "claim" else ("", "")
     call = Call(**vars(asked), run=run, product=product[0] if product else LIVE, load=config_of_batch)
@@ -40,6 +37,16 @@ def main(words: list[str]) -> int:
     else:
         run_job(call, _module(STEPS[call.step]).step)
     return 0
+
+
+@lru_cache
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="straxflow-step", description=__doc__)
+    parser.add_argument("step", choices=[*STEPS, *LOCAL])
+    parser.add_argument("receipt", type=Path)
+    parser.add_argument("log", type=Path)
+    parser.add_argument("threads", type=int, nargs="?", default=1)
+    return parser
 
 
 def _module(name: str) -> Any:
@@ -74,6 +81,9 @@ def preload() -> None:
         _module(name)
     _module("straxflow.steps.claim")
     build_models()
+    _parser().parse_args(["claim", "receipt", "log"])
+    # connects to nothing and starts no thread, but reads what every first client of a process reads
+    MongoClient("127.0.0.1", connect=False).close()
 
 
 def foresee(order: tuple[str, list[str], dict[str, str]]) -> None:

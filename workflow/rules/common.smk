@@ -6,7 +6,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from straxflow.interpreter import collect_seldom
+from straxflow.interpreter import collect_seldom, with_signature
 
 collect_seldom()
 
@@ -78,6 +78,7 @@ def wanted_receipts(wildcards):
         return FLOW.receipts_of_batch(checkpoints.claim.get(batch=BATCH).output[0])
 
 
+@with_signature
 def valid_run_id(wildcards):
     """No file; but what is no run id is told at once, with the right one, also in a dry run."""
     with quiet_errors(SystemExit):
@@ -85,11 +86,13 @@ def valid_run_id(wildcards):
     return []
 
 
+@with_signature
 def source_receipt(wildcards):
     """The receipt of what a product is made from."""
     return FLOW.source_receipt(wildcards.run, wildcards.product)
 
 
+@with_signature
 def registered_receipts(wildcards):
     """All receipts that must stand before a run's copies may be dropped."""
     with plain_errors():
@@ -99,6 +102,7 @@ def registered_receipts(wildcards):
 def cores(step):
     """A function for the threads of a job; no job is started whose run another invocation has taken over."""
 
+    @with_signature
     def amount(wildcards):
         if workflow.remote_exec and workflow.local_exec:
             # known now, and not yet when this file is read
@@ -112,6 +116,7 @@ def cores(step):
 def resource(step, name):
     """A resource function: grows with the attempt, and with the run where its size is known."""
 
+    @with_signature
     def amount(wildcards, input, attempt):
         return FLOW.resource(
             step,
@@ -130,6 +135,7 @@ def partition(step):
     if not CONFIG.resources.partitions:
         return {}
 
+    @with_signature
     def name(wildcards, input, attempt):
         return FLOW.partition(
             step,
@@ -143,6 +149,7 @@ def partition(step):
     return {"slurm_partition": name}
 
 
+@with_signature
 def priority(wildcards):
     """Jobs of runs that were claimed first go first."""
     return FLOW.priority(wildcards.run)
