@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,7 @@ from typing import Protocol, Self
 
 import xxhash
 
+from straxflow import uncached
 from straxflow.errors import Damaged
 from straxflow.fsio import naming, walk_files
 
@@ -73,12 +75,18 @@ def digest_file(
             if cold:
                 # only clean pages can be dropped, hence after the fsync
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            # to clear a large buffer takes longer than to read a small file; one byte more sees its end, or its growth
-            buffer = memoryview(bytearray(min(CHUNK, os.fstat(fd).st_size + 1)))
-            while count := file.readinto(buffer):
-                hasher.update(buffer[:count])
-                size += count
+            there = os.fstat(fd).st_size
+            for piece in uncached.pieces(file) if cold and there >= uncached.SMALL else _pieces(file, there):
+                hasher.update(piece)
+                size += len(piece)
     return FileDigest(path, size, hasher.hexdigest())
+
+
+def _pieces(file: io.FileIO, size: int) -> Iterator[memoryview]:
+    # to clear a large buffer takes longer than to read a small file; one byte more sees its end, or its growth
+    piece = memoryview(bytearray(min(CHUNK, size + 1)))
+    while count := file.readinto(piece):
+        yield piece[:count]
 
 
 def _check_path(path: str) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from straxflow.digests import ALGORITHMS, CHUNK, FileDigest, Manifest, describe, digest_file, hash_tree
+from straxflow import uncached
+from straxflow.digests import ALGORITHMS, FileDigest, Manifest, describe, digest_file, hash_tree
 from straxflow.errors import Damaged, Retryable, StepFailed
 from straxflow.fsio import (
     DIFFERS,
@@ -49,20 +51,27 @@ class SetAside:
     aside: Path
 
 
+def _filled(read: io.FileIO, buffer: memoryview) -> memoryview:
+    """The next part of a file: all of the buffer, but for its end."""
+    held = 0
+    while held < len(buffer) and (count := read.readinto(buffer[held:])):
+        held += count
+    return buffer[:held]
+
+
 def _copy_file(source: Path, target: Path, algorithm: str) -> tuple[int, str]:
     hasher = ALGORITHMS[algorithm]()
     size = 0
-    buffer = memoryview(bytearray(CHUNK))
-    with naming(source), source.open("rb", buffering=0) as read:
+    with naming(source), source.open("rb", buffering=0) as read, uncached.buffer() as buffer:
         info = os.fstat(read.fileno())
         with target.open("xb", buffering=0) as write:
-            while count := read.readinto(buffer):
-                part = buffer[:count]
+            if info.st_size >= uncached.SMALL:
+                uncached.pass_cache(write.fileno())
+            while part := _filled(read, buffer):
                 hasher.update(part)
                 with naming(target):
-                    while part:
-                        part = part[write.write(part) :]
-                size += count
+                    uncached.write(write.fileno(), part)
+                size += len(part)
             os.fchmod(write.fileno(), info.st_mode & 0o777)
             os.utime(write.fileno(), ns=(info.st_atime_ns, info.st_mtime_ns))
     return size, hasher.hexdigest()
