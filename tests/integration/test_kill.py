@@ -240,7 +240,8 @@ def test_an_orphan_here_is_stopped(site: Site) -> None:
 @pytest.mark.slow
 def test_kill_while_strax_runs(site: Site) -> None:
     site.configure(products={"raw_records": {"from": "live"}})
-    site.take(1)
+    # as large as it takes for strax to be at work still when the blow falls, on a busy machine too
+    site.take(1, size_mb=40.0)
     find = strax_of(site)
     with site.background() as running:
         strax = running.until(lambda: find(running.process.pid))
