@@ -84,7 +84,7 @@ def _big(cases: _Cases, daq: Daq) -> tuple[list[Judged], list[Table]]:
     run = ["000009"]
     both = cases.one(run, "big", BIG_REPETITIONS)
     what = f"one run of {summary.disk_bytes / 1e9:.1f} GB"
-    return _compared(f"whole chain, {what}", both, BIG_GOAL), [times(what.capitalize(), list(both.values()))]
+    return _compared(f"whole chain, {what}", both, BIG_GOAL), [times(f"O{what[1:]}", list(both.values()))]
 
 
 def _compared(what: str, cases: Mapping[str, Series], goal: float) -> list[Judged]:
