@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,6 @@ from straxflow import uncached
 from straxflow.errors import Damaged
 from straxflow.fsio import naming, walk_files
 
-CHUNK = 1 << 20
 THREADS = 2
 
 # Manifest.bytes is a property, so annotations inside that class need the type under another name
@@ -67,26 +65,31 @@ def digest_file(
     where = f"{folder}/{path}"
     hasher, size = ALGORITHMS[algorithm](), 0
     with naming(where):
-        # of a small file, a Path would take longer than all the rest
+        # of a small file, a Path or a file object would take as long as all the rest
         fd = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb", buffering=0) as file:
+        try:
             if cold or sync:
                 os.fsync(fd)
             if cold:
                 # only clean pages can be dropped, hence after the fsync
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             there = os.fstat(fd).st_size
-            for piece in uncached.pieces(file) if cold and there >= uncached.SMALL else _pieces(file, there):
+            for piece in _small(fd, there) if there < uncached.SMALL else uncached.pieces(fd, past=cold):
                 hasher.update(piece)
                 size += len(piece)
+        finally:
+            os.close(fd)
     return FileDigest(path, size, hasher.hexdigest())
 
 
-def _pieces(file: io.FileIO, size: int) -> Iterator[memoryview]:
-    # to clear a large buffer takes longer than to read a small file; one byte more sees its end, or its growth
-    piece = memoryview(bytearray(min(CHUNK, size + 1)))
-    while count := file.readinto(piece):
-        yield piece[:count]
+def _small(fd: int, size: int) -> Iterator[bytes]:
+    """What a file of about that size holds: at once, as a rule."""
+    # one byte more sees its end, or its growth
+    while piece := os.read(fd, size + 1 if size >= 0 else uncached.CACHED):
+        yield piece
+        size -= len(piece)
+        if size == 0:
+            return
 
 
 def _check_path(path: str) -> None:
@@ -224,6 +227,8 @@ def hash_files(
     def digests_of(portion: Sequence[str]) -> list[FileDigest]:
         return [digest_file(folder, path, algorithm, cold=cold) for path in portion]
 
+    if threads == 1:
+        return digests_of(paths)
     # to hand over a small file takes longer than to hash it
     many = len(paths) // (16 * threads) + 1
     portions = [paths[at : at + many] for at in range(0, len(paths), many)]

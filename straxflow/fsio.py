@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from straxflow.errors import Damaged, NotMounted, StepFailed
@@ -183,6 +183,19 @@ def rename_noreplace(source: Path, target: Path) -> None:
         if error.errno == errno.ENOTEMPTY:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target)) from None
         raise
+
+
+def move_content(source: Path, target: Path) -> None:
+    """Move what stands in a folder to another one of its filesystem, where nothing is replaced.
+
+    A program that outlived its owner, and still works in `source`, does not find there what was moved. What cannot be
+    moved stays, and so does `source` then; if it is not there any more, there is nothing to do.
+    """
+    with suppress(OSError):
+        for name in os.listdir(source):
+            with suppress(FileExistsError):
+                rename_noreplace(source / name, target / name)
+        source.rmdir()
 
 
 def remove_tree(folder: Path) -> None:

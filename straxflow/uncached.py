@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import io
 import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 BLOCK = 4096
-PIECE = 4 << 20
-"""Bytes that a disk is asked for at once."""
+PIECE, CACHED = 4 << 20, 1 << 20
+"""Bytes that a disk, and the page cache, are asked for at once."""
 SMALL = 1 << 20
 """Of smaller files, to switch and to ask takes longer than memory does."""
 _spare: list[mmap.mmap] = []
@@ -40,11 +39,12 @@ def buffer() -> Iterator[memoryview]:
         _spare.append(memory)
 
 
-def pieces(file: io.FileIO) -> Iterator[memoryview]:
-    """What an open file holds, piece by piece, each gone when the next one is asked for."""
-    fd = file.fileno()
-    past = pass_cache(fd)
-    with buffer() as piece:
+def pieces(fd: int, past: bool = True) -> Iterator[memoryview]:
+    """What an open file holds, piece by piece, each gone when the next one is asked for; also from the page cache."""
+    past = past and pass_cache(fd)
+    with buffer() as piece, open(fd, "rb", buffering=0, closefd=False) as file:
+        # the processor's own cache holds the smaller one until it is looked at
+        piece = piece if past else piece[:CACHED]
         while True:
             try:
                 count = file.readinto(piece)

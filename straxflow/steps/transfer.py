@@ -13,7 +13,7 @@ from straxflow.daqfolder import run_place
 from straxflow.digests import Manifest, digest_file, hash_tree
 from straxflow.errors import Damaged, Retryable, StepFailed
 from straxflow.expected import rated_bytes
-from straxflow.fsio import incoming_name, is_incoming_of, owner_is_dead, remove_tree, walk_files
+from straxflow.fsio import incoming_name, is_incoming_of, move_content, owner_is_dead, remove_tree, walk_files
 from straxflow.livedata import LiveExpectation, LiveReport, NotComplete, Scans, check_live_data, is_complete
 from straxflow.livedata.partial import keep_good
 from straxflow.permissions import grant
@@ -34,9 +34,11 @@ def transfer(job: Job) -> Transferred:
     final = config.folders.live / job.run
     earlier = [p for p in config.folders.live.iterdir() if is_incoming_of(p.name, job.run)]
     incoming = config.folders.live / incoming_name(job.run)
-    links = [*earlier, *([final] if final.is_dir() else [])]
-    _check_room(config, facts, links)
+    there = [final] if final.is_dir() else []
+    _check_room(config, facts, [*earlier, *there])
+    incoming.mkdir()
     try:
+        links = [*_take_over(earlier, incoming), *there]
         began = time.monotonic()
         with _scans(job, facts, incoming) as scans:
             manifest, waited = _bring_whole(job, facts, incoming, links, scans)
@@ -57,7 +59,7 @@ def transfer(job: Job) -> Transferred:
         raise
     finally:
         if incoming.exists():
-            # what arrived serves the next attempt, once this process is gone: it only links what it has read
+            # what arrived serves the next attempt, once this process is gone
             log.info("left %s for the next attempt", incoming.name)
     if isinstance(outcome, SetAside):
         raise Damaged(
@@ -80,6 +82,15 @@ def transfer(job: Job) -> Transferred:
         check=check,
         made_here=made_here,
     )
+
+
+def _take_over(earlier: list[Path], incoming: Path) -> list[Path]:
+    """Go on with what dead attempts left; the folders that stay: those of whom nobody can be sure, only to link from."""
+    for folder in earlier:
+        if owner_is_dead(folder.name):
+            log.info("going on with what %s holds", folder.name)
+            move_content(folder, incoming)
+    return [folder for folder in earlier if folder.is_dir()]
 
 
 def _keep_good(facts: RunFacts, partial: Partial, folder: Path, manifest: Manifest) -> tuple[Manifest, list[str]]:

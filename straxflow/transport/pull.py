@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from straxflow.digests import FileDigest, digest_file, hash_files
 from straxflow.errors import Retryable, StepFailed
-from straxflow.fsio import fsync_folders, sync_filesystem, walk_files
+from straxflow.fsio import fsync_folders, sync_filesystem
 from straxflow.transport.rsync import PARTIAL, Item, Log, Place, Rsync
 from straxflow.transport.ssh import LostConnection, shared_connection
 
@@ -90,9 +91,8 @@ class _Pull:
     def there(self, timeout_s: float) -> dict[str, FileDigest]:
         """What the sender has, by path, as it read it; nothing may have changed there since it was brought."""
         self.flushed = bool(self.unsent)
-        if self.unsent:
-            # an attempt that was killed may not have flushed what it left
-            sync_filesystem(self.target)
+        # an attempt that was killed may not have flushed what it left
+        flushing = self.pool.submit(sync_filesystem, self.target) if self.unsent else None
         sizes = self.unsent | {path: file.size for path, file in self.sent.items()}
         if self.unsent and 2 * sum(self.unsent.values()) >= sum(sizes.values()):
             # it reads all, which needs no list of names, and no other listing
@@ -107,6 +107,8 @@ class _Pull:
             known = self.sent | read
             changed = [item.path for item in listing if item.is_sent or item.path not in known]
             found = {item.path: known[item.path] for item in listing if item.path in known}
+        if flushing:
+            flushing.result()
         if changed:
             raise LostConnection(
                 f"{self.rsync.place}: {len(changed)} files changed or appeared during the transfer "
@@ -133,12 +135,15 @@ class _Pull:
 
     def drop_surplus(self, there: Container[str]) -> None:
         """Remove temporary files of a broken connection, and what is gone at the source by now."""
-        for path, _ in walk_files(self.target):
-            if path not in there:
-                (self.target / path).unlink()
-                self.flushed = False
-        for folder in list(self.target.rglob(PARTIAL)):
-            shutil.rmtree(folder)
+        for folder, folders, names in os.walk(self.target):
+            if PARTIAL in folders:
+                shutil.rmtree(Path(folder, PARTIAL))
+                folders.remove(PARTIAL)
+            where = os.path.relpath(folder, self.target) + "/" if folder != os.fspath(self.target) else ""
+            for name in names:
+                if where + name not in there:
+                    Path(folder, name).unlink()
+                    self.flushed = False
 
 
 def pull(
@@ -158,8 +163,8 @@ def pull(
 ) -> list[FileDigest]:
     """Bring all files of `source` to `target`, a private folder, flushed to disk and verified.
 
-    Each file's xxh128 as the sender read it is compared with what is read here. Files that are the same in `link_dests`
-    (folders of earlier, dead attempts, same filesystem; only read) are linked and read on both sides. `progress` gets
+    Each file's xxh128 as the sender read it is compared with what is read here. Files that are the same in `target` or
+    `link_dests` (folders of earlier attempts, same filesystem; only read, and linked) are read on both sides. `progress` gets
     the bytes arrived so far, `arrived` the path of a file that stands here now, not yet verified; what was there before
     is not told of, what comes anew is again.
 

@@ -136,6 +136,32 @@ def test_during_a_transfer(own_sshd: Sshd, make_site: MakeSite, strike: Callable
     assert [a.outcome for a in site.attempts("000001") if a.step == "transfer"] == ["ok"]
 
 
+@pytest.mark.slow
+@pytest.mark.fault(
+    group="kill",
+    broken="kill -9 of the step's process during the transfer",
+    left="the files that had arrived, in hidden scratch of a dead owner",
+    next="needs none: the job is begun anew at once, and goes on with what had arrived",
+)
+def test_the_step_during_a_transfer(make_site: MakeSite) -> None:
+    site = make_site(transfer=SLOW)
+    site.take(1, "led", 1.0)
+    with site.background() as running:
+        step = running.until(lambda: at_work(site, 1, "transfer"))
+        running.until(lambda: len(arrived(site)) >= 4)
+        kill(step)
+        # the last one may still have been under way
+        before = {path.stat().st_ino for path in arrived(site)}
+        result = running.wait()
+    assert result.code == 0, result.output
+    nothing_is_lost(site, done=[1])
+    assert [a.outcome for a in site.attempts("000001") if a.step == "transfer"] == ["killed", "ok"]
+    live = site.folder / "live"
+    there = [path.stat() for path in live.glob("000001/*/*")]
+    assert before <= {file.st_ino for file in there} and {file.st_nlink for file in there} == {1}
+    assert not [*live.glob(".incoming-*")]
+
+
 def arrived(site: Site) -> list[Path]:
     return [p for p in (site.folder / "live").glob(".incoming-*/*/*") if not p.name.startswith(".")]
 
@@ -255,7 +281,7 @@ def replay(rundb: RunDbServer, words: bytes) -> None:
     broken="kill -9 of everything at once, as by a power cut: snakemake and all below it, sshd, the run database; one "
     "run is in its transfer, one in its processing, one is done",
     left="receipts of what was done, scratch of dead owners, claims of a dead owner",
-    next="takes the runs over at once, links what had arrived, and finishes all; the one that was done is left alone",
+    next="takes the runs over at once, goes on with what had arrived, and finishes all; the one that was done is left alone",
 )
 def test_of_everything_at_once(own_rundb: RunDbServer, own_sshd: Sshd, make_site: MakeSite) -> None:
     site = make_site(rundb=own_rundb, sshd=own_sshd)

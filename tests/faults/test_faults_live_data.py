@@ -167,7 +167,7 @@ def test_the_other_runs_go_on(worked: Worked) -> None:
     group="damage",
     broken="live data that were damaged have been mended at the DAQ, and the run was set to pending",
     left="what arrived before, hidden",
-    next="links what is the same, reads everything again, brings the run all the way",
+    next="keeps what is the same, reads everything again, brings the run all the way",
 )
 def test_damaged_data_are_not_tried_again_by_themselves_but_by_a_persons_word(worked: Worked) -> None:
     site = worked.site

@@ -147,7 +147,7 @@ def test_a_password_is_never_asked_for(lab_folder: Path, make_site: MakeSite) ->
     group="network",
     broken="the connection falls silent {id}; it is not closed",
     left="what had arrived, in hidden scratch; the run waits as pending, uncounted",
-    next="links what had arrived and brings the rest; the silent one was ended after ssh's ConnectTimeout, or three "
+    next="keeps what had arrived and brings the rest; the silent one was ended after ssh's ConnectTimeout, or three "
     "unanswered ServerAliveIntervals",
 )
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_cut_at_each_tenth(sshd: Sshd, tmp_path: Path, source: Path, whole: in
     group="network",
     broken="every connection is cut half-way, again and again",
     left="more files each time",
-    next="each try links what the ones before brought, and gets further",
+    next="each try keeps what the ones before brought, and gets further",
 )
 def test_every_connection_is_cut(sshd: Sshd, tmp_path: Path, source: Path, whole: int) -> None:
     place, earlier = Place(str(source), sshd.host), list[Path]()

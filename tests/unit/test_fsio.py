@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,32 @@ def test_reap_removes_only_what_is_provably_dead(tmp_path: Path) -> None:
         (tmp_path / name / "f").touch()
     assert sorted(p.name for p in fsio.reap(tmp_path)) == sorted(dead)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_what_was_moved_is_safe_from_who_works_in_the_old_folder(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for file in (old / "000000/r_0", old / "000001/r_0", old / "THE_END", new / "THE_END"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"of {file.parent.name}")
+    # as a receiving rsync writes: a hidden name, then renamed, by relative names
+    worker = "read line; exec 3>000000/.r_1; read line; echo more >&3; mv 000000/.r_1 000000/r_1; mv 000001/x 000001/r_0"
+    with subprocess.Popen(["sh", "-c", worker], cwd=old, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        while not (old / "000000/.r_1").exists():
+            time.sleep(0.01)
+        fsio.move_content(old, new)
+        process.stdin.write(b"\n")
+    assert process.returncode
+    there = {path.relative_to(new).as_posix(): path.read_text() for path in new.rglob("*") if path.is_file()}
+    of_old = {"000000/r_0": "of 000000", "000001/r_0": "of 000001", "000000/.r_1": "more\n"}
+    assert there == {**of_old, "THE_END": "of new"}
+    assert [path.name for path in old.iterdir()] == ["THE_END"]
+    (old / "THE_END").unlink()
+    for _ in range(2):
+        fsio.move_content(old, new)
+        assert not old.exists()
 
 
 def test_names_of_incoming_folders(tmp_path: Path) -> None:

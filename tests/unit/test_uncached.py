@@ -38,7 +38,7 @@ def test_a_file_that_cannot_pass_the_cache_is_read_through_it() -> None:
     # procfs refuses O_DIRECT, as some network file systems do
     with Path("/proc/self/limits").open("rb", buffering=0) as file:
         assert not uncached.pass_cache(file.fileno())
-        assert b"".join(bytes(p) for p in uncached.pieces(file)).startswith(b"Limit")
+        assert b"".join(bytes(p) for p in uncached.pieces(file.fileno())).startswith(b"Limit")
 
 
 def test_what_a_disk_does_not_take_is_written_through_the_cache(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_read_that_a_disk_refuses_goes_on_through_the_cache(tmp_path: Path) ->
         os.fsync(file.fileno())
         # from an odd place no disk reads
         assert file.read(5) == content[:5]
-        assert b"".join(bytes(p) for p in uncached.pieces(file)) == content[5:]
+        assert b"".join(bytes(p) for p in uncached.pieces(file.fileno())) == content[5:]
 
 
 def test_a_child_does_not_use_the_memory_of_its_parent(tmp_path: Path) -> None:
