@@ -21,7 +21,7 @@ from straxflow.progress import ProductState
 from straxflow.rundb.asked import left_out_of, person_asks, state_before
 from straxflow.rundb.client import Document, RunDb, first_line
 from straxflow.rundb.gate import OPEN, Gate, at_work
-from straxflow.rundb.pending import Candidate, candidates, claim_lapsed, readable
+from straxflow.rundb.pending import Candidate, candidates, claim_lapsed, held_and_claimed, readable
 from straxflow.rundb.rundoc import Run, campaign_part, parse, query_for, shares_state, status_field, status_holder
 from straxflow.rundb.states import STATUS, SUBMITTED, details, other_fields, status_value, still_ours
 
@@ -71,9 +71,10 @@ class Claimer:
     ) -> list[Claimed]:
         """Claim pending runs in the order of `candidates`, as many as `claim.max_runs` and the gate allow."""
         # a claim job that died half-way is tried again, and finds what it had claimed
+        held, others = held_and_claimed(self.db, self.config, self.campaign, self.batch)
         claimed = [
             self._claimed(run, int(part["token"]), part["claim"])
-            for run in readable(self.held(), self.config, self.campaign, problem)
+            for run in readable(held, self.config, self.campaign, problem)
             if (part := run.campaign(self.campaign))
         ]
         most = self.config.claim.max_runs if gate.room is None else min(self.config.claim.max_runs, gate.room)
@@ -81,7 +82,9 @@ class Claimer:
             return claimed
         found = (
             candidate
-            for candidate in candidates(self.db, self.config, self.campaign, problem, gate, most - len(claimed))
+            for candidate in candidates(
+                self.db, self.config, self.campaign, problem, gate, most - len(claimed), others
+            )
             if available(candidate.run.id)
         )
         # where others may reach the cap at the same moment, it is looked at after each

@@ -79,17 +79,19 @@ def candidates(
     problem: Callable[[str], None] = log.warning,
     gate: Gate = OPEN,
     wanted: int = BLOCKS[1],
+    claimed: Iterable[Document] | None = None,
 ) -> Iterator[Candidate]:
     """Runs that may be claimed now: those with the tag `prioritize`, then all others, newest first.
 
     Malformed documents are told to `problem` and passed over. Who takes only the first ones says how many are `wanted`:
-    not many more are read then, however many there are.
+    not many more are read then, however many there are. `claimed` are the documents of claimed runs, newest first,
+    from who has asked for them.
     """
     if gate.shut:
         return
     selection = Selection(config, campaign, db.now(), gate)
     either = {"$or": selection.pending()}
-    dead = _abandoned(db, selection)
+    dead = _abandoned(_claimed(db, selection) if claimed is None else claimed, selection)
     block = min(max(wanted, BLOCKS[0]), BLOCKS[1])
     urgent = [found for found in dead if selection.urgent(found[1])]
     found = chain(
@@ -234,17 +236,35 @@ def _told_once(
                 problem(f"run {number}: two run documents have this number; remove the wrong one, it is passed over")
 
 
-def _abandoned(db: RunDb, selection: Selection) -> list[Found]:
+def held_and_claimed(db: RunDb, config: Config, campaign: str, batch: str) -> tuple[list[Document], list[Document]]:
+    """The documents of the runs that `batch` holds, and of those that others have claimed; by one query."""
+    selection = Selection(config, campaign, db.now())
+    ours = {f"straxflow.{campaign}.claim.batch": batch}
+    held: list[Document] = []
+    others: list[Document] = []
+    for document in _claimed(db, selection, ours):
+        (held if campaign_part(document, campaign)["claim"]["batch"] == batch else others).append(document)
+    return held, others
+
+
+def _claimed(db: RunDb, selection: Selection, *more: Document) -> Iterable[Document]:
+    either = {"$or": [selection.claimed(), *more]}
+    return db.runs.find(either, _projection(selection.campaign)).sort("number", DESCENDING)
+
+
+def _abandoned(claimed: Iterable[Document], selection: Selection) -> list[Found]:
     """Claimed runs whose owner is provably dead, or silent for longer than its lease; newest first."""
     campaign = selection.campaign
-    batch = f"straxflow.{campaign}.claim.batch"
     found = []
-    for document in db.runs.find(selection.claimed(), _projection(campaign)).sort("number", DESCENDING):
+    for document in claimed:
         claim: Any = campaign_part(document, campaign).get("claim")
         if not claim_lapsed(claim, selection.now, selection.config.claim.lease_s):
             continue
         renewed = claim.get("renewed") if isinstance(claim, dict) else None
-        branch = {batch: claim["batch"], f"straxflow.{campaign}.claim.renewed": renewed}
+        branch = {
+            f"straxflow.{campaign}.claim.batch": claim["batch"],
+            f"straxflow.{campaign}.claim.renewed": renewed,
+        }
         found.append((document["number"], document, branch))
     return found
 

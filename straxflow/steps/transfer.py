@@ -58,6 +58,9 @@ def transfer(job: Job) -> Transferred:
             remove_tree(incoming)
         raise
     finally:
+        with contextlib.suppress(OSError):
+            # nothing arrived
+            incoming.rmdir()
         if incoming.exists():
             # what arrived serves the next attempt, once this process is gone
             log.info("left %s for the next attempt", incoming.name)
