@@ -43,8 +43,8 @@ NOTES = [
     "reading with one that is made here as the files arrive. scp flushes nothing.",
     "Files that were there before have no digest from the sending: both sides have to read them. The baseline does so "
     "by xxhsum, one side after the other, and the goal is set against that; against rsync --fsync alone, which reads "
-    "none of them, the ratio is only told. straxflow takes them over from the folder of a dead attempt; where nobody can "
-    "be sure that it is dead, as on another machine, it links them. rsync goes on in the folder itself.",
+    "none of them, the ratio is only told. straxflow takes them over from the folder of a dead attempt; where nobody "
+    "can be sure that it is dead, as on another machine, it links them. rsync goes on in the folder itself.",
 ]
 
 

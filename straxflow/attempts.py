@@ -21,6 +21,9 @@ Outcome = Literal["ok", "failed", "damaged", "misconfigured", "retry", "stopped"
 """`retry`, `stopped` (by a signal: Ctrl-C, scancel) and `misconfigured` are not held against the run."""
 
 
+ATTEMPTS = "attempts"
+
+
 class Attempt(BaseModel):
     """One try of a step."""
 
@@ -119,13 +122,24 @@ def _own_peak_rss_mb() -> float:
 
 def folder(state: State, run: str, product: str) -> Path:
     """Where the attempts of a product stand."""
-    return state.run(run) / product / "attempts"
+    return state.run(run) / product / ATTEMPTS
 
 
 def all_of(state: State, run: str) -> Iterator[AttemptFile]:
     """All attempts of a run, oldest first; unreadable files are passed over (they are history, not state)."""
-    files = sorted(state.run(run).glob("*/attempts/*.json"), key=lambda path: path.name)
-    for path in files:
+    # Path.glob would compile its pattern anew in each job
+    yield from _read(path for product in _inside(state.run(run)) for path in _inside(product / ATTEMPTS))
+
+
+def _inside(place: Path) -> list[Path]:
+    try:
+        return list(place.iterdir())
+    except OSError:
+        return []
+
+
+def _read(files: Iterable[Path]) -> Iterator[AttemptFile]:
+    for path in sorted((path for path in files if path.suffix == ".json"), key=lambda path: path.name):
         try:
             yield AttemptFile(path, Attempt.model_validate_json(path.read_text(encoding="utf-8")))
         except (ValidationError, OSError):
@@ -177,8 +191,8 @@ def complete_open(state: State, run: str, batch: str | None = None, asked: bool 
 
 def hopeless(state: State, run: str, product: str, step: str, batch: str) -> Attempt | None:
     """An earlier attempt of the same job in this invocation whose outcome the same invocation cannot better."""
-    same = (product, step, batch)
-    earlier = [a for a in (f.attempt for f in all_of(state, run)) if (a.product, a.step, a.batch) == same]
+    files = [path for path in _inside(folder(state, run, product)) if f"-{step}-" in path.name]
+    earlier = [file.attempt for file in _read(files) if (file.attempt.step, file.attempt.batch) == (step, batch)]
     if earlier and earlier[-1].outcome in ("retry", "damaged", "misconfigured", "claim lost"):
         return earlier[-1]
     return None

@@ -20,6 +20,7 @@ KEPT = "STRAXFLOW_KEPT"
 """The batch whose leases a main process renews; its checkpoint claims for no other."""
 BATCH_TIME = "%Y%m%dT%H%M%S"
 """What a batch id begins with: when its invocation began."""
+_CAMPAIGN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 class BatchRun(BaseModel):
@@ -64,7 +65,7 @@ def campaign_name() -> str:
         StraxflowError: if it is no plain name.
     """
     name = os.environ.get(CAMPAIGN) or "online"
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+    if not _CAMPAIGN_NAME.fullmatch(name):
         raise StraxflowError(f"{CAMPAIGN}={name!r}: a campaign's name has letters, digits and _ only")
     if name == "partial":
         raise StraxflowError(f"{CAMPAIGN}={name!r}: run documents have this word for something else")
@@ -78,8 +79,10 @@ def new_batch_id() -> str:
 
 def ensure_batch_id() -> str:
     """The id of this invocation: made once in the main process, inherited by its jobs through the environment."""
-    os.environ.setdefault(BATCH, new_batch_id())
-    os.environ.setdefault(OWNER, Owner.current().token())
+    if BATCH not in os.environ:
+        os.environ[BATCH] = new_batch_id()
+    if OWNER not in os.environ:
+        os.environ[OWNER] = Owner.current().token()
     return os.environ[BATCH]
 
 

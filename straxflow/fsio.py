@@ -57,7 +57,7 @@ def naming(path: Path | str) -> Iterator[None]:
         raise
 
 
-def fsync_path(path: Path) -> None:
+def fsync_path(path: Path | str) -> None:
     """Flush one file or folder to disk."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -102,8 +102,8 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o666, new: bool = False) 
     return True
 
 
-def _walk(folder: Path, relative: str) -> Iterator[tuple[str, int]]:
-    with os.scandir(folder / relative if relative else folder) as entries:
+def _walk(folder: str, relative: str) -> Iterator[tuple[str, int]]:
+    with os.scandir(f"{folder}/{relative}" if relative else folder) as entries:
         for entry in entries:
             name = f"{relative}/{entry.name}" if relative else entry.name
             info = entry.stat(follow_symlinks=False)
@@ -123,7 +123,7 @@ def walk_files(folder: Path) -> list[tuple[str, int]]:
         FileNotFoundError, NotADirectoryError: if there is no such folder.
         Damaged: at a symbolic link, device, pipe or socket.
     """
-    return sorted(_walk(Path(folder), ""))
+    return sorted(_walk(os.fspath(folder), ""))
 
 
 def fsync_tree(folder: Path) -> None:
@@ -141,8 +141,8 @@ def fsync_folders(folder: Path, files: bool = False) -> None:
     for where, _, names in os.walk(folder, topdown=False, onerror=fail):
         if files:
             for name in names:
-                fsync_path(Path(where, name))
-        fsync_path(Path(where))
+                fsync_path(f"{where}/{name}")
+        fsync_path(where)
 
 
 def sync_filesystem(folder: Path) -> None:
@@ -192,9 +192,9 @@ def move_content(source: Path, target: Path) -> None:
     moved stays, and so does `source` then; if it is not there any more, there is nothing to do.
     """
     with suppress(OSError):
-        for name in os.listdir(source):
+        for entry in list(source.iterdir()):
             with suppress(FileExistsError):
-                rename_noreplace(source / name, target / name)
+                rename_noreplace(entry, target / entry.name)
         source.rmdir()
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 # of glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
@@ -28,7 +29,7 @@ def oom_kills() -> int | None:
     None if neither can be read. Only a change of it means anything."""
     for file in [*_own_files(), Path("/proc/vmstat")]:
         try:
-            found = re.search(r"^oom_kill (\d+)$", file.read_text(encoding="ascii"), re.M)
+            found = _OOM_KILLS.search(file.read_text(encoding="ascii"))
         except OSError:
             continue
         if found:

@@ -61,9 +61,9 @@ class Owner:
     start: int
 
     @classmethod
-    def current(cls) -> Self:
+    def current(cls) -> Owner:
         """This process."""
-        return cls.of(os.getpid())
+        return _this_process()
 
     @classmethod
     def of(cls, pid: int) -> Self:
@@ -103,3 +103,12 @@ class Owner:
         if len(parts) != 5 or len(parts[1]) != 32 or not (parts[2].isdigit() and parts[3].isdigit()):
             return None
         return cls(parts[0], str(uuid.UUID(parts[1])), int(parts[2]), int(parts[3]))
+
+
+@cache
+def _this_process() -> Owner:
+    return Owner.of(os.getpid())
+
+
+# a child is another one
+os.register_at_fork(after_in_child=_this_process.cache_clear)

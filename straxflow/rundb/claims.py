@@ -82,9 +82,7 @@ class Claimer:
             return claimed
         found = (
             candidate
-            for candidate in candidates(
-                self.db, self.config, self.campaign, problem, gate, most - len(claimed), others
-            )
+            for candidate in candidates(self.db, self.config, self.campaign, problem, gate, most - len(claimed), others)
             if available(candidate.run.id)
         )
         # where others may reach the cap at the same moment, it is looked at after each

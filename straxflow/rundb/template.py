@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-PLACE = re.compile(r"(\{[^}]*\})")
+PLACE, NAME = re.compile(r"(\{[^}]*\})"), re.compile(r"\{(\w+)")
 
 
 def pattern_of(template: str, known: Mapping[str, str]) -> str:
@@ -14,7 +14,7 @@ def pattern_of(template: str, known: Mapping[str, str]) -> str:
     """
     pattern = ""
     for part in PLACE.split(template):
-        name = re.match(r"\{(\w+)", part)
+        name = NAME.match(part)
         if not name:
             pattern += re.escape(part)
         elif name[1] in known:

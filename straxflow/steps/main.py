@@ -80,6 +80,8 @@ def preload() -> None:
     for name in STEPS.values():
         _module(name)
     _module("straxflow.steps.claim")
+    # what most DAQs compress with; the check of live data loads the others when it meets them
+    _module("lz4.frame")
     build_models()
     _parser().parse_args(["claim", "receipt", "log"])
     # connects to nothing and starts no thread, but reads what every first client of a process reads

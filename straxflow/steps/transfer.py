@@ -88,7 +88,7 @@ def transfer(job: Job) -> Transferred:
 
 
 def _take_over(earlier: list[Path], incoming: Path) -> list[Path]:
-    """Go on with what dead attempts left; the folders that stay: those of whom nobody can be sure, only to link from."""
+    """Go on with what dead attempts left; the folders that stay, of attempts that may live: only to link from."""
     for folder in earlier:
         if owner_is_dead(folder.name):
             log.info("going on with what %s holds", folder.name)

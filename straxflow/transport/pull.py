@@ -164,9 +164,9 @@ def pull(
     """Bring all files of `source` to `target`, a private folder, flushed to disk and verified.
 
     Each file's xxh128 as the sender read it is compared with what is read here. Files that are the same in `target` or
-    `link_dests` (folders of earlier attempts, same filesystem; only read, and linked) are read on both sides. `progress` gets
-    the bytes arrived so far, `arrived` the path of a file that stands here now, not yet verified; what was there before
-    is not told of, what comes anew is again.
+    `link_dests` (folders of earlier attempts, same filesystem; only read, and linked) are read on both sides.
+    `progress` gets the bytes arrived so far, `arrived` the path of a file that stands here now, not yet verified; what
+    was there before is not told of, what comes anew is again.
 
     Raises:
         Retryable: unreachable, connection lost `retries` times, out of time, disk full, source changing.

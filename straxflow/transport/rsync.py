@@ -18,6 +18,7 @@ from straxflow.transport.child import running
 PARTIAL = ".rsync-partial"
 # rsync's time for a list of names grows with its square
 _NAMES = 2000
+_EXPANDED = re.compile(r"[*?\[\]\\\n\r\0]")
 Log = Callable[[str], None]
 
 # each would break what this rests on: temp file and rename, sender's digests, the whole source
@@ -43,7 +44,7 @@ class Place:
             ConfigError: not absolute, or with characters that rsync would expand on the other side.
         """
         path = self.path
-        if not path.startswith("/") or re.search(r"[*?\[\]\\\n\r\0]", path):
+        if not path.startswith("/") or _EXPANDED.search(path):
             raise ConfigError(f"{path!r}: must be an absolute path without * ? [ ] \\ or line breaks")
         if self.host:
             ssh.check_host(self.host)

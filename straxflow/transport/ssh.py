@@ -22,6 +22,9 @@ from straxflow.transport.child import running
 CONNECT_S = 20
 CONNECTIONS = "STRAXFLOW_CONNECTIONS"
 """A folder of this invocation where connections stay open from one job to the next."""
+_HOST = re.compile(r"([A-Za-z0-9_][\w.-]*@)?([A-Za-z0-9][\w.-]*|\[[0-9A-Fa-f:%\w]+\])")
+# "flags" of x86, "Features" of ARM
+_AES = re.compile(r"^(flags|Features)\s*:.*\baes\b", re.MULTILINE)
 # ssh's own ciphers in another order: where the processor knows AES, data come 1.2 times as fast as with ssh's first
 _CIPHERS = (
     "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr"
@@ -49,7 +52,7 @@ class Result:
 
 def check_host(host: str) -> None:
     """Raise ConfigError unless `host` is a plain [user@]host or ssh alias."""
-    if not re.fullmatch(r"([A-Za-z0-9_][\w.-]*@)?([A-Za-z0-9][\w.-]*|\[[0-9A-Fa-f:%\w]+\])", host):
+    if not _HOST.fullmatch(host):
         raise ConfigError(f"{host!r}: not a host name for ssh ([user@]host)")
 
 
@@ -75,8 +78,7 @@ def _knows_aes() -> bool:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
-    # "flags" of x86, "Features" of ARM
-    return re.search(r"^(flags|Features)\s*:.*\baes\b", flags, re.MULTILINE) is not None
+    return _AES.search(flags) is not None
 
 
 @contextmanager

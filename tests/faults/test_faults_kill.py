@@ -281,7 +281,8 @@ def replay(rundb: RunDbServer, words: bytes) -> None:
     broken="kill -9 of everything at once, as by a power cut: snakemake and all below it, sshd, the run database; one "
     "run is in its transfer, one in its processing, one is done",
     left="receipts of what was done, scratch of dead owners, claims of a dead owner",
-    next="takes the runs over at once, goes on with what had arrived, and finishes all; the one that was done is left alone",
+    next="takes the runs over at once, goes on with what had arrived, and finishes all; "
+    "the one that was done is left alone",
 )
 def test_of_everything_at_once(own_rundb: RunDbServer, own_sshd: Sshd, make_site: MakeSite) -> None:
     site = make_site(rundb=own_rundb, sshd=own_sshd)

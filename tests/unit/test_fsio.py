@@ -99,7 +99,7 @@ def test_what_was_moved_is_safe_from_who_works_in_the_old_folder(tmp_path: Path)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"of {file.parent.name}")
     # as a receiving rsync writes: a hidden name, then renamed, by relative names
-    worker = "read line; exec 3>000000/.r_1; read line; echo more >&3; mv 000000/.r_1 000000/r_1; mv 000001/x 000001/r_0"
+    worker = "read x; exec 3>000000/.r_1; read x; echo more >&3; mv 000000/.r_1 000000/r_1; mv 000001/x 000001/r_0"
     with subprocess.Popen(["sh", "-c", worker], cwd=old, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin
         process.stdin.write(b"\n")

@@ -88,3 +88,11 @@ def test_a_process_in_another_pid_namespace_is_not_judged(options: list[str]) ->
         assert not owner.is_dead()
         child.communicate("\n")
     assert not owner.is_dead(), "nobody can tell from here, so only its lease does"
+
+
+def test_a_child_is_another_owner() -> None:
+    mine = Owner.current()
+    if (child := os.fork()) == 0:
+        theirs = Owner.current()
+        os._exit((theirs.pid, theirs.host) == (os.getpid(), mine.host) and theirs != mine and 7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
