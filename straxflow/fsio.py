@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from straxflow.errors import Damaged, NotMounted, StepFailed
 from straxflow.owner import Owner
@@ -132,13 +133,14 @@ def fsync_tree(folder: Path) -> None:
     fsync_path(Path(folder).parent)
 
 
+def raise_it(error: OSError) -> NoReturn:
+    """For os.walk, which passes over what it cannot read."""
+    raise error
+
+
 def fsync_folders(folder: Path, files: bool = False) -> None:
     """Flush all folders of a tree (where the names of files stand), innermost first."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for where, _, names in os.walk(folder, topdown=False, onerror=fail):
+    for where, _, names in os.walk(folder, topdown=False, onerror=raise_it):
         if files:
             for name in names:
                 fsync_path(f"{where}/{name}")

@@ -153,9 +153,11 @@ class Site:
             self.client.drop_database(self.database)
         self.client.close()
 
-    def take(self, number: int, mode: str = "background", size_mb: float = 2.0, **plan: Any) -> RunSummary:
+    def take(
+        self, number: int, mode: str = "background", size_mb: float = 2.0, start: datetime | None = None, **plan: Any
+    ) -> RunSummary:
         """Let the DAQ take a run."""
-        return self.daq.take(RunPlan(number, mode, size_mb=size_mb, **{"seed": number, **plan}))[1]
+        return self.daq.take(RunPlan(number, mode, size_mb=size_mb, **{"seed": number, **plan}), start=start)[1]
 
     def document(self, number: int, mode: str = "background", **changes: Any) -> None:
         """Insert the document of a finished run that has no data at all."""

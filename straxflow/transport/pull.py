@@ -11,7 +11,7 @@ from pathlib import Path
 
 from straxflow.digests import FileDigest, digest_file, hash_files
 from straxflow.errors import Retryable, StepFailed
-from straxflow.fsio import fsync_folders, sync_filesystem
+from straxflow.fsio import fsync_folders, raise_it, sync_filesystem
 from straxflow.transport.rsync import PARTIAL, Item, Log, Place, Rsync
 from straxflow.transport.ssh import LostConnection, shared_connection
 
@@ -135,7 +135,7 @@ class _Pull:
 
     def drop_surplus(self, there: Container[str]) -> None:
         """Remove temporary files of a broken connection, and what is gone at the source by now."""
-        for folder, folders, names in os.walk(self.target):
+        for folder, folders, names in os.walk(self.target, onerror=raise_it):
             if PARTIAL in folders:
                 shutil.rmtree(Path(folder, PARTIAL))
                 folders.remove(PARTIAL)
