@@ -21,9 +21,6 @@ Outcome = Literal["ok", "failed", "damaged", "misconfigured", "retry", "stopped"
 """`retry`, `stopped` (by a signal: Ctrl-C, scancel) and `misconfigured` are not held against the run."""
 
 
-ATTEMPTS = "attempts"
-
-
 class Attempt(BaseModel):
     """One try of a step."""
 
@@ -122,13 +119,14 @@ def _own_peak_rss_mb() -> float:
 
 def folder(state: State, run: str, product: str) -> Path:
     """Where the attempts of a product stand."""
-    return state.run(run) / product / ATTEMPTS
+    return state.run(run) / product / "attempts"
 
 
 def all_of(state: State, run: str) -> Iterator[AttemptFile]:
     """All attempts of a run, oldest first; unreadable files are passed over (they are history, not state)."""
     # Path.glob would compile its pattern anew in each job
-    yield from _read(path for product in _inside(state.run(run)) for path in _inside(product / ATTEMPTS))
+    products = (path.name for path in _inside(state.run(run)))
+    yield from _read(path for product in products for path in _inside(folder(state, run, product)))
 
 
 def _inside(place: Path) -> list[Path]:

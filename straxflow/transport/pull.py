@@ -134,13 +134,16 @@ class _Pull:
         return found, bad
 
     def drop_surplus(self, there: Container[str]) -> None:
-        """Remove temporary files of a broken connection, and what is gone at the source by now."""
+        """Remove temporary files of a broken connection, links, and what is gone at the source by now."""
         for folder, folders, names in os.walk(self.target, onerror=raise_it):
             if PARTIAL in folders:
                 shutil.rmtree(Path(folder, PARTIAL))
                 folders.remove(PARTIAL)
             where = os.path.relpath(folder, self.target) + "/" if folder != os.fspath(self.target) else ""
-            for name in names:
+            # a link to a folder is listed as one
+            links = [name for name in folders if Path(folder, name).is_symlink()]
+            folders[:] = [name for name in folders if name not in links]
+            for name in [*names, *links]:
                 if where + name not in there:
                     Path(folder, name).unlink()
                     self.flushed = False

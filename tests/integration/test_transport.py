@@ -119,6 +119,15 @@ def test_files_that_go_and_come_at_the_source_between_two_attempts(sshd: Sshd, t
     assert sum(line.startswith("+ rsync") for line in log) == 2
 
 
+def test_links_that_a_dead_attempt_left_do_not_stay(sshd: Sshd, tmp_path: Path) -> None:
+    source, target = fill(tmp_path / "src"), tmp_path / "dst"
+    (target / "000000").mkdir(parents=True)
+    (target / "link").symlink_to(source / "m.json")
+    (target / "000000/linked").symlink_to(source)
+    found = bring(sshd, source, target)
+    assert Manifest("xxh128", tuple(found)) == hash_tree(source) == hash_tree(target)
+
+
 def test_a_damaged_earlier_file_is_not_trusted(sshd: Sshd, tmp_path: Path) -> None:
     source, old = fill(tmp_path / "src"), tmp_path / "old"
     bring(sshd, source, old)
