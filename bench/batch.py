@@ -203,7 +203,7 @@ def _cpu(cases: list[Case]) -> Table:
         here = (case.main.cpu - case.idle.cpu) / case.runs
         own = (case.main.own_cpu - case.idle.own_cpu) / case.runs
         rows.append([case.name, f"{own:.2f}", f"{here - own:.2f}", f"{steps:.2f}", f"{jobs - steps:.2f}"])
-    columns = ["case", "main process", "its other jobs and clients", "steps in batch jobs", "Snakemake in batch jobs"]
+    columns = ["case", "main process", "its other jobs", "steps in batch jobs", "Snakemake in batch jobs"]
     return Table("CPU s a run, start and end apart", columns, rows)
 
 

@@ -142,7 +142,7 @@ def _shares(one: Measured, work: float) -> Table:
     parts = {
         "main process: graph of the jobs (a preview's time beyond that of an invocation with nothing to do)": graph,
         "main process: scheduling, its own records, status mirror": one.main_cpu - graph,
-        "shells and clients of the jobs, forks": one.cpu - one.main_cpu - sum(steps.values()),
+        "starts of the jobs, forks": one.cpu - one.main_cpu - sum(steps.values()),
         **{f"step {name}": seconds for name, seconds in steps.items()},
     }
     rows = [[name, f"{seconds:.3f}", f"{seconds / one.cpu:.0%}"] for name, seconds in parts.items()]

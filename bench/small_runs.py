@@ -202,7 +202,7 @@ def cpu_parts(site: Site, product: str, runs: list[str], whole: Sample, idle: Sa
         "steps": steps,
         "strax": strax,
     }
-    found["shells and clients of jobs, fork servers"] = whole.cpu - idle.cpu - sum(found.values())
+    found["starts of the jobs, fork servers"] = whole.cpu - idle.cpu - sum(found.values())
     return {name: seconds / len(runs) for name, seconds in found.items()}
 
 

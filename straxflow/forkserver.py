@@ -2,7 +2,8 @@
 
 A server lives as long as the invocation that started it. Each job is a fork of it, with the folder, the environment and
 the standard streams of the client that asked; the client ends as its job ended. Where there is no server, the client
-does the work itself. Standard library only: it also serves the Python that has strax.
+does the work itself. Most clients are threads of the main process (served.py). Standard library only: it also serves
+the Python that has strax.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ import selectors
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from straxflow.forkclient import GRACE_S, STREAMS, receive, send, unpack
 
 Work = Callable[[list[str]], int]
+ENDS = (signal.SIGINT, signal.SIGTERM)
 Order = tuple[str, list[str], dict[str, str]]
 """Working folder, words, environment."""
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +55,10 @@ class Server:
         self.later = [*later]
         self.foresee = foresee
         self.jobs: dict[int, socket.socket] = {}
+        """Of each job's process, where its client waits."""
+        self.main = os.getppid()
+        self.of_main: set[int] = set()
+        """Jobs that the main process itself waits for."""
         self.doomed: dict[int, float] = {}
         self.successors: set[int] = set()
         self.wait = selectors.DefaultSelector()
@@ -64,8 +71,8 @@ class Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         # Ctrl-C at the terminal reaches the whole group, and the end of a batch job all that it runs: it is for the
         # jobs, of which this process is to tell how they ended
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        for number in ENDS:
+            signal.signal(number, self._pass_on)
         self.throne, self.crown = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.throne.setblocking(False)
         self._listen()
@@ -129,10 +136,17 @@ class Server:
             size, streams, _, _ = socket.recv_fds(talk, 4, len(STREAMS))
             order = unpack(receive(talk, int.from_bytes(size, "big")))
             self._foresee(order)
-            pid = os.fork()
-            if pid == 0:
-                self._become(talk, streams, order)
-            self.jobs[pid] = talk
+            # one that comes meanwhile waits until the job can be told
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    self._become(talk, streams, order, before)
+                self.jobs[pid] = talk
+                if _process_at(talk) == self.main:
+                    self.of_main.add(pid)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self.wait.register(talk, selectors.EVENT_READ, pid)
         except (OSError, EOFError, ValueError):
             traceback.print_exc()
@@ -148,24 +162,30 @@ class Server:
             with contextlib.suppress(Exception):
                 foresee(order)
 
-    def _become(self, talk: socket.socket, streams: list[int], order: Order) -> NoReturn:
+    def _pass_on(self, number: int, _: object) -> None:
+        """The main process waits for its jobs in threads, which get no signals; other clients pass on what they get."""
+        for pid in self.of_main:
+            send(pid, number)
+
+    def _become(self, talk: socket.socket, streams: list[int], order: Order, mask: Iterable[int]) -> NoReturn:
         """Be the job: the child's side of the fork."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGCHLD, *ENDS):
                 signal.signal(number, signal.SIG_DFL)
             self.wait.close()
             for other in self.jobs.values():
                 other.close()
+            os.setpgid(0, 0)
             # before any work: a client that hears nothing does the work itself
             talk.sendall(os.getpid().to_bytes(4, "big"))
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             if not self.heirs:
                 # no job keeps a client waiting, nor a server's door open when the server is gone
                 talk.close()
                 self.listener.close()
                 os.close(self.lifeline)
-            os.setpgid(0, 0)
             for target, stream in zip(STREAMS, streams, strict=True):
                 os.dup2(stream, target)
                 os.close(stream)
@@ -199,7 +219,7 @@ class Server:
         with contextlib.suppress(AttributeError, OSError):
             ctypes.CDLL(None).malloc_trim(0)
         gc.freeze()
-        talk.sendall((0).to_bytes(4, "big"))
+        talk.sendall(_told(os.getpid(), 0))
         talk.close()
         Server(self.listener, self.lifeline, self.work, heirs=False).run()
 
@@ -225,6 +245,7 @@ class Server:
             self._crown()
             self.successors.discard(pid)
             self.doomed.pop(pid, None)
+            self.of_main.discard(pid)
             if not self.successors and self.lifeline >= 0:
                 self._listen()
             talk = self.jobs.pop(pid, None)
@@ -232,7 +253,7 @@ class Server:
                 with contextlib.suppress(KeyError, ValueError):
                     self.wait.unregister(talk)
                 with contextlib.suppress(OSError):
-                    talk.sendall(status.to_bytes(4, "big"))
+                    talk.sendall(_told(pid, status))
                 talk.close()
 
     def _lost(self, pid: int) -> None:
@@ -241,8 +262,21 @@ class Server:
         talk = self.jobs.get(pid)
         if talk:
             self.wait.unregister(talk)
-            send(pid, signal.SIGTERM)
-            self.doomed[pid] = time.monotonic() + GRACE_S
+            # a main process that was killed leaves its jobs to whoever takes over, which knows how to end them
+            if pid not in self.of_main:
+                send(pid, signal.SIGTERM)
+                self.doomed[pid] = time.monotonic() + GRACE_S
+
+
+def _told(pid: int, status: int) -> bytes:
+    """How a job ended; its number again, so that nobody takes the status of one that ended at once for its number."""
+    return pid.to_bytes(4, "big") + status.to_bytes(4, "big")
+
+
+def _process_at(talk: socket.socket) -> int:
+    """The process at the other end of a socket."""
+    pid: int = struct.unpack("3i", talk.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))[0]
+    return pid
 
 
 def single_threaded() -> bool:

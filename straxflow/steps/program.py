@@ -11,9 +11,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from straxflow import inherited
 from straxflow.errors import Cause, Misconfigured, Retryable, StepFailed, StraxflowError, no_fault
+from straxflow.forkclient import ServedJob
 from straxflow.lastwords import last_words_of
 from straxflow.memory import oom_kills
 from straxflow.steps.job import Job, check_stopped, log
@@ -44,8 +46,16 @@ def failure(message: str, cause: Cause | None = None) -> StraxflowError:
     return StepFailed(message, cause)
 
 
-def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], timeout_s: float, folder: Path) -> Exit:
-    """Run a command line (no shell) in `folder`.
+def run_program(
+    job: Job,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    timeout_s: float,
+    folder: Path,
+    served: tuple[str, Sequence[str]] | None = None,
+) -> Exit:
+    """Run a command line (no shell) in `folder`, or do the same by a server, if one is named (its address, and the
+    words of the job) and there.
 
     Raises:
         Misconfigured: if there is no such program.
@@ -53,21 +63,11 @@ def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], t
     """
     log.info("running %s", " ".join(argv))
     killed_before = oom_kills()
+    environment = {**inherited.environment(job.config), **environment}
     with job.log_file.open("ab") as output:
         began = output.tell()
-        try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env={**inherited.environment(job.config), **environment},
-                start_new_session=True,
-                preexec_fn=die_with_parent(signal.SIGKILL),
-            )
-        except OSError as error:
-            raise Misconfigured(f"cannot run {argv[0]!r}: {error.strerror}; check the config") from None
+        by_server = _served(*served, environment, folder, output) if served else None
+        process = by_server or _started(argv, environment, folder, output)
         try:
             deadline = time.monotonic() + timeout_s
             while (left := deadline - time.monotonic()) > 0:
@@ -81,16 +81,45 @@ def run_program(job: Job, argv: Sequence[str], environment: Mapping[str, str], t
             )
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], most_s: float) -> int:
+def _served(
+    server: str, words: Sequence[str], environment: Mapping[str, str], folder: Path, output: IO[bytes]
+) -> ServedJob | None:
+    with Path(os.devnull).open("rb") as nothing, contextlib.suppress(OSError, EOFError):
+        return ServedJob(server, words, environment, folder, (nothing.fileno(), output.fileno(), output.fileno()))
+    return None
+
+
+def _started(
+    argv: Sequence[str], environment: Mapping[str, str], folder: Path, output: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=die_with_parent(signal.SIGKILL),
+        )
+    except OSError as error:
+        raise Misconfigured(f"cannot run {argv[0]!r}: {error.strerror}; check the config") from None
+
+
+def _wait(process: subprocess.Popen[bytes] | ServedJob, most_s: float) -> int:
     """The exit code of a program; its own `wait` with a time limit looks only every 50 ms.
 
     Raises:
         subprocess.TimeoutExpired: if it still runs.
     """
+    if isinstance(process, ServedJob):
+        return process.wait(most_s)
     # kernels before 5.3 have no such handles
     with contextlib.suppress(OSError):
         handle = os.pidfd_open(process.pid)

@@ -21,8 +21,6 @@ from straxflow.steps.made import Made
 from straxflow.steps.program import Exit, failure, run_program
 from straxflow.straxjob.validate import Coverage, check_strax_folder
 
-CLIENT = Path(__file__).parents[1] / "straxjob" / "client.py"
-
 
 def make(job: Job, source: Path, scratch: Path) -> Made:
     """Make the data types of a product with strax in `scratch`."""
@@ -34,14 +32,12 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
     request.write_text(json.dumps(_request(job, facts, source, output)), encoding="utf-8")
     python = config.strax.python
     argv = [sys.executable] if python == ["python"] else list(python)
-    argv += ["-m", "straxflow.straxjob", str(request), str(result_file)]
-    server = os.environ.get(STRAX)
-    if server:
-        # it starts the same by itself where the server is not there any more
-        argv = [sys.executable, "-S", str(CLIENT), server, *argv]
+    words = [str(request), str(result_file)]
+    argv += ["-m", "straxflow.straxjob", *words]
     environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **config.strax.environment}
     timeout_s = chosen.timeout_s or config.strax.timeout_s
-    ended = run_program(job, argv, environment, timeout_s, scratch)
+    server = os.environ.get(STRAX)
+    ended = run_program(job, argv, environment, timeout_s, scratch, (server, words) if server else None)
     result = _result(job, result_file, ended)
     targets, folders, stored = {}, {}, {}
     for name in config.targets(job.product):

@@ -199,7 +199,7 @@ def test_a_password_is_nowhere_to_be_seen(make_site: MakeSite) -> None:
         over.set()
         watcher.join()
     assert result.code == 0, result.output
-    assert any(b"straxflow-step" in words for words in seen)
+    assert any(b"straxflow.steps.main" in words for words in seen)
     for secret in (SECRET, SECRET[::-1]):
         assert not [words for words in seen if secret.encode() in words]
         assert secret not in result.output

@@ -7,13 +7,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
+from snakemake.benchmark import BenchmarkRecord
+from snakemake.shell import shell
 
 from straxflow.config import load
-from straxflow.forkclient import pack, unpack
+from straxflow.forkclient import ServedJob, pack, unpack
 from straxflow.forkserver import Started
+from straxflow.served import COMMAND, Subprocess
 from straxflow.servers import STEPS, STRAX, Servers
 from straxflow.transport.ssh import CONNECTIONS
 
@@ -95,11 +100,14 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
 def client(server: Started, *words: str, **options: object) -> "subprocess.Popen[str]":
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from straxflow.forkclient import ask; "
-        "code = ask(sys.argv[1], sys.argv[2:]); sys.exit('no server' if code is None else code)"
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from straxflow.forkclient import ServedJob\n"
+        "try: code = ServedJob(sys.argv[1], sys.argv[2:], os.environ).wait()\n"
+        "except (OSError, EOFError): sys.exit('no server')\n"
+        "os.kill(os.getpid(), -code) if code < 0 else sys.exit(code)"
     )
     return subprocess.Popen(
-        [sys.executable, "-S", "-c", code, server.address, *words],
+        [sys.executable, "-c", code, server.address, *words],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,  # type: ignore[call-overload]
     )  # fmt: skip
 
@@ -126,7 +134,7 @@ def gone(pid: int) -> bool:
 
 def test_words_and_environment_survive_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ODD", "a=b\nc")
-    folder, words, environment = unpack(pack(["run", "", "ä b", "-n"]))
+    folder, words, environment = unpack(pack(Path.cwd(), ["run", "", "ä b", "-n"], os.environ))
     assert (folder, words) == (str(Path.cwd()), ["run", "", "ä b", "-n"])
     assert environment == dict(os.environ)
 
@@ -247,13 +255,74 @@ def test_the_end_of_all_is_for_the_jobs_of_which_the_server_tells(start: Callabl
     assert result(server, "return", "3") == 3
 
 
-def test_a_signal_is_passed_on(start: Callable[..., Started], tmp_path: Path) -> None:
-    marker = tmp_path / "job"
-    one = client(start(), "wait", str(marker))
-    wait_for(marker.exists)
-    one.terminate()
-    assert one.wait(30) == 143
-    assert (tmp_path / "job.stopped").exists()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_ends_the_whole_group_reaches_the_jobs_of_the_main_process(
+    start: Callable[..., Started], tmp_path: Path, number: int
+) -> None:
+    """It waits for them in threads, which get no signals; the server does."""
+    server = start()
+    own, others = tmp_path / "own", tmp_path / "others"
+    job = ServedJob(server.address, ["wait", str(own)], os.environ)
+    other = client(server, "stay", str(others))
+    wait_for(lambda: all(file.exists() and file.read_text() for file in (own, others)))
+    os.kill(server.process.pid, number)
+    assert job.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGINT)
+    assert job.poll() == job.returncode
+    assert not gone(int(others.read_text()))
+    other.kill()
+
+
+def test_a_job_that_runs_longer_than_one_waits(start: Callable[..., Started], tmp_path: Path) -> None:
+    job = ServedJob(start().address, ["stay", str(tmp_path / "job")], os.environ)
+    with pytest.raises(subprocess.TimeoutExpired):
+        job.wait(0.01)
+    assert job.poll() is None
+    os.killpg(job.pid, signal.SIGKILL)
+    assert job.wait(30) == -signal.SIGKILL
+
+
+@pytest.fixture
+def snakemakes_shell(monkeypatch: pytest.MonkeyPatch) -> type[shell]:
+    monkeypatch.setattr(sys.modules["snakemake.shell"], "sp", Subprocess())
+    return shell
+
+
+def test_what_a_rule_asks_of_its_shell_a_server_does(
+    start: Callable[..., Started], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snakemakes_shell: type[shell]
+) -> None:
+    server, marker = start(), tmp_path / "job"
+    monkeypatch.setenv(STEPS, server.address)
+    measured = BenchmarkRecord()
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(snakemakes_shell, f"straxflow-step wait {marker} 2", bench_record=measured)
+        wait_for(lambda: marker.exists() and marker.read_text())
+        pid = int(marker.read_text())
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        assert children == [str(pid)]
+        assert not [one for one in psutil.Process().children() if one.name() == "bash"]
+        os.kill(pid, signal.SIGTERM)
+        with pytest.raises(subprocess.CalledProcessError, match="exit status 143"):
+            ended.result(30)
+    # of the job, not of who waits for it
+    assert 1 < measured.max_rss < psutil.Process().memory_info().rss / 1e6
+
+
+@pytest.mark.parametrize(
+    "command", ["echo straxflow-step wait", "straxflow-step wait; echo", "straxflow-step wait $HOME", "straxflow-step"]
+)
+def test_all_else_is_for_the_shell(command: str) -> None:
+    assert not COMMAND.fullmatch(f"set -euo pipefail;  {command}")
+
+
+def test_without_a_server_a_job_is_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snakemakes_shell: type[shell]
+) -> None:
+    program = tmp_path / "straxflow-step"
+    program.write_text("#!/bin/sh\necho $@\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv(STEPS, str(tmp_path / "gone"))
+    assert snakemakes_shell("straxflow-step register a b", read=True) == "register a b\n"
 
 
 def test_a_job_whose_client_is_killed_is_told_to_stop(start: Callable[..., Started], tmp_path: Path) -> None:

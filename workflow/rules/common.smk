@@ -20,6 +20,7 @@ from straxflow.errors import StraxflowError, quiet_errors
 from straxflow.fsio import MARKER
 from straxflow.permissions import apply_umask
 from straxflow.receipts import State
+from straxflow.served import Subprocess
 from straxflow.servers import Servers, put_on_path
 
 with quiet_errors(SystemExit):
@@ -34,6 +35,8 @@ with quiet_errors(SystemExit):
 
 put_on_path(Path(sys.executable).parent, Path(workflow.basedir, "workflow", "scripts"))
 SERVERS = Servers(CONFIG, STATE.folder, BATCH)
+# where a server does the jobs, none needs a shell, and a Python to ask it
+sys.modules["snakemake.shell"].sp = Subprocess()
 if workflow.remote_exec:
     SERVERS.forget()  # they are on the head node, outside of what this batch job may use
     atexit.register(SERVERS.close)
