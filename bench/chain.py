@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.bare import loop
@@ -21,7 +22,7 @@ RUNS = ("000001", "000002", "000003", "000004")
 # of records in memory: 500 and 2,000 MB of live data on the DAQ's disk
 SIZE_MB, BIG_MB, QUICK_MB = 690.0, 2760.0, 50.0
 REPETITIONS, BIG_REPETITIONS, QUICK_REPETITIONS = 3, 2, 1
-GOAL, BIG_GOAL, CPU_GOAL = 1.15, 1.10, 1.10
+GOAL = 1.10
 FLOW = ("straxflow", "straxflow, strax with one worker")
 LOOP = ("bare loop, strax with two workers", "bare loop")
 """The cases of both ways, with two workers of strax and with one."""
@@ -43,6 +44,7 @@ def bench(lab: Lab, quick: bool) -> Result:
     cases.bare_parts.clear()
     repetitions = QUICK_REPETITIONS if quick else REPETITIONS
     one = cases.one(first, "one", repetitions)
+    idle = median(cases.idle_cpu)
     where = [
         parts("Where straxflow's time goes, one run", cases.parts),
         parts("Where the bare loop's goes, one run", cases.bare_parts),
@@ -59,7 +61,13 @@ def bench(lab: Lab, quick: bool) -> Result:
         "stored and registered raw_records, by `snakemake --profile local`, against bench/bare_loop.sh (rsync --fsync, "
         "strax, xxhsum, cp, sync), which checks nothing, reads nothing back and registers nothing",
         [
-            *_compared("whole chain, one run", one, GOAL),
+            *_compared("whole chain, one run", one),
+            judge(
+                "whole chain, one run, CPU by bare loop, one worker each, Snakemake's start and end apart",
+                (one[FLOW[1]].median("cpu") - idle) / one[LOOP[1]].median("cpu"),
+                None,
+                "",
+            ),
             compare(f"whole chain, {n} runs at once, by bare loop", many["straxflow"], many["bare loop"], None),
             *judged,
         ],
@@ -72,8 +80,9 @@ def bench(lab: Lab, quick: bool) -> Result:
             "with records in, flushed publication, reading back past the page cache (in move_out, and again in "
             "release before anything is dropped), registration, receipts.",
             "CPU of straxflow is without the background process of its shared ssh connection.",
-            "Start-ups are a fixed cost of seconds, that of Snakemake and of one Python for each job: the ratio falls "
-            "with the size of the run and with the number of runs an invocation takes.",
+            "Start-ups are a fixed cost, that of Snakemake and of the process that jobs are forks of: an invocation "
+            f"with nothing to do takes {idle:.2f} CPU s. The ratios fall with the size of the run and with the number "
+            "of runs an invocation takes.",
         ],
     )
 
@@ -84,18 +93,18 @@ def _big(cases: _Cases, daq: Daq) -> tuple[list[Judged], list[Table]]:
     run = ["000009"]
     both = cases.one(run, "big", BIG_REPETITIONS)
     what = f"one run of {summary.disk_bytes / 1e9:.1f} GB"
-    return _compared(f"whole chain, {what}", both, BIG_GOAL), [times(f"O{what[1:]}", list(both.values()))]
+    return _compared(f"whole chain, {what}", both), [times(f"O{what[1:]}", list(both.values()))]
 
 
-def _compared(what: str, cases: Mapping[str, Series], goal: float) -> list[Judged]:
+def _compared(what: str, cases: Mapping[str, Series]) -> list[Judged]:
     """Wall clock as a user would call both, and with two workers; CPU with as many workers on both sides."""
     fast, lean, loop_fast, loop = (cases[name] for name in (*FLOW, *LOOP))
     cpu = f"{what}, CPU by bare loop"
     return [
-        compare(f"{what}, by bare loop", fast, loop, goal),
+        compare(f"{what}, by bare loop", fast, loop, GOAL),
         compare(f"{what}, by bare loop with two workers", fast, loop_fast, None),
-        judge(f"{cpu}, one worker each", ratio_of(lean, loop, "cpu"), CPU_GOAL, ""),
-        judge(f"{cpu}, two workers each", ratio_of(fast, loop_fast, "cpu"), CPU_GOAL, ""),
+        judge(f"{cpu}, one worker each", ratio_of(lean, loop, "cpu"), GOAL, ""),
+        judge(f"{cpu}, two workers each", ratio_of(fast, loop_fast, "cpu"), GOAL, ""),
     ]
 
 
@@ -106,6 +115,8 @@ class _Cases:
         self.lab, self.daq, self.documents = lab, daq, documents
         self.parts: list[dict[str, float]] = []
         self.bare_parts: list[dict[str, float]] = []
+        self.idle_cpu: list[float] = []
+        """Of invocations with nothing to do."""
 
     def one(self, run: list[str], name: str, repetitions: int) -> dict[str, Series]:
         """Both ways to do one run, with one worker of strax and with two."""
@@ -123,6 +134,7 @@ class _Cases:
         sample = site.snakemake()
         if runs == [RUNS[0]] and workers == 2:
             self.parts.append(where_it_goes(site, runs[0], sample))
+            self.idle_cpu.append(site.snakemake().cpu)
         site.remove()
         return sample
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from straxflow.digests import FileDigest, digest_file, hash_files
 from straxflow.errors import Retryable, StepFailed
-from straxflow.fsio import fsync_folders, raise_it, sync_filesystem
+from straxflow.fsio import fsync_folders, sync_filesystem
 from straxflow.transport.rsync import PARTIAL, Item, Log, Place, Rsync
 from straxflow.transport.ssh import LostConnection, shared_connection
 
@@ -133,20 +133,20 @@ class _Pull:
                 self.unsent.pop(path, None)
         return found, bad
 
-    def drop_surplus(self, there: Container[str]) -> None:
+    def drop_surplus(self, there: Container[str], folder: str = "") -> None:
         """Remove temporary files of a broken connection, links, and what is gone at the source by now."""
-        for folder, folders, names in os.walk(self.target, onerror=raise_it):
-            if PARTIAL in folders:
-                shutil.rmtree(Path(folder, PARTIAL))
-                folders.remove(PARTIAL)
-            where = os.path.relpath(folder, self.target) + "/" if folder != os.fspath(self.target) else ""
-            # a link to a folder is listed as one
-            links = [name for name in folders if Path(folder, name).is_symlink()]
-            folders[:] = [name for name in folders if name not in links]
-            for name in [*names, *links]:
-                if where + name not in there:
-                    Path(folder, name).unlink()
+        with os.scandir(self.target / folder) as found:
+            entries = list(found)
+        for entry in entries:
+            path = folder + entry.name
+            if not entry.is_dir(follow_symlinks=False):
+                if path not in there:
+                    Path(entry.path).unlink()
                     self.flushed = False
+            elif entry.name == PARTIAL:
+                shutil.rmtree(entry.path)
+            else:
+                self.drop_surplus(there, path + "/")
 
 
 def pull(
