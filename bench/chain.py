@@ -42,6 +42,7 @@ def bench(lab: Lab, quick: bool) -> Result:
     cases.bare(first, "warm")
     cases.parts.clear()
     cases.bare_parts.clear()
+    cases.idle_cpu.clear()
     repetitions = QUICK_REPETITIONS if quick else REPETITIONS
     one = cases.one(first, "one", repetitions)
     idle = median(cases.idle_cpu)

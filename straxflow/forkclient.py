@@ -8,8 +8,11 @@ import select
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from straxflow.owner import process_is_gone
 
 GRACE_S = 30.0
 """How long a job that was asked to end may take, seconds."""
@@ -54,16 +57,18 @@ class ServedJob:
             subprocess.TimeoutExpired: if it still runs after so many seconds.
         """
         if self.returncode is None:
-            told = select.poll()
-            told.register(self._talk, select.POLLIN)
-            if not told.poll(None if timeout is None else timeout * 1000):
+            heard = select.poll()
+            heard.register(self._talk, select.POLLIN)
+            if not heard.poll(None if timeout is None else timeout * 1000):
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
-            try:
-                self.returncode = os.waitstatus_to_exitcode(int.from_bytes(receive(self._talk, 8)[4:], "big"))
-            except (OSError, EOFError):
+            told = b""
+            with contextlib.suppress(OSError):
+                # not taken away, as an exception of a signal may come before it is noted down
+                told = self._talk.recv(8, socket.MSG_PEEK)
+            if len(told) < 8:
                 # the server is gone, its job perhaps not: nobody may think that it has ended while it runs
                 _end(self.pid)
-                self.returncode = 1
+            self.returncode = int.from_bytes(told[4:], "big", signed=True) if len(told) == 8 else 1
             self._talk.close()
         return self.returncode
 
@@ -118,16 +123,10 @@ def send(pid: int, number: int) -> None:
 
 def _end(pid: int) -> None:
     """End a process that is not this one's child, and wait until it has."""
-    try:
-        handle = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        gone = select.poll()
-        gone.register(handle, select.POLLIN)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            send(pid, number)
-            if gone.poll(GRACE_S * 1000):
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        send(pid, number)
+        deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline:
+            if process_is_gone(pid):
                 return
-    finally:
-        os.close(handle)
+            time.sleep(0.05)

@@ -24,6 +24,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,9 +32,22 @@ from straxflow.forkclient import GRACE_S, STREAMS, receive, send, unpack
 
 Work = Callable[[list[str]], int]
 ENDS = (signal.SIGINT, signal.SIGTERM)
+RECENT_S = 2.0
+"""So long a job that is asked for may still be one of those that a signal was for, seconds."""
 Order = tuple[str, list[str], dict[str, str]]
 """Working folder, words, environment."""
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class _Job:
+    talk: socket.socket
+    of_main: bool
+    """Whether the main process itself waits for it."""
+    told: bool = False
+    """Whether its client has been told how it ended; it keeps its number until that has closed."""
+    lost: bool = False
+    """Whether nobody waits for it any more."""
 
 
 class Server:
@@ -47,6 +61,7 @@ class Server:
         heirs: bool,
         later: Sequence[str] = (),
         foresee: Callable[[Order], object] | None = None,
+        asked: list[int] | None = None,
     ) -> None:
         self.listener = listener
         self.lifeline = lifeline
@@ -54,11 +69,11 @@ class Server:
         self.heirs = heirs
         self.later = [*later]
         self.foresee = foresee
-        self.jobs: dict[int, socket.socket] = {}
-        """Of each job's process, where its client waits."""
+        self.asked = [] if asked is None else asked
+        """Signals that came of late."""
+        self.asked_s = 0.0
         self.main = os.getppid()
-        self.of_main: set[int] = set()
-        """Jobs that the main process itself waits for."""
+        self.jobs: dict[int, _Job] = {}
         self.doomed: dict[int, float] = {}
         self.successors: set[int] = set()
         self.wait = selectors.DefaultSelector()
@@ -79,7 +94,8 @@ class Server:
         for source in (self.lifeline, wake, self.throne):
             self.wait.register(source, selectors.EVENT_READ)
         while self.lifeline >= 0 or self.jobs or self.successors:
-            for key, _ in self.wait.select(0 if self.later else 1.0 if self.doomed else None):
+            found = self.wait.select(0 if self.later else 1.0 if self.doomed or self.asked else None)
+            for key, _ in found:
                 if key.fileobj is self.listener:
                     self._accept()
                 elif key.fileobj is self.throne:
@@ -91,6 +107,8 @@ class Server:
                     self._close()
                 else:
                     self._lost(int(key.data))
+            if self.asked and not any(key.fileobj is self.listener for key, _ in found):
+                self._forget()
             if self.later:
                 self._learn()
             for pid in [pid for pid, end in self.doomed.items() if end < time.monotonic()]:
@@ -142,9 +160,9 @@ class Server:
                 pid = os.fork()
                 if pid == 0:
                     self._become(talk, streams, order, before)
-                self.jobs[pid] = talk
-                if _process_at(talk) == self.main:
-                    self.of_main.add(pid)
+                self.jobs[pid] = _Job(talk, _process_at(talk) == self.main)
+                if self.asked and self.jobs[pid].of_main:
+                    send(pid, self.asked[-1])
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self.wait.register(talk, selectors.EVENT_READ, pid)
@@ -163,9 +181,18 @@ class Server:
                 foresee(order)
 
     def _pass_on(self, number: int, _: object) -> None:
-        """The main process waits for its jobs in threads, which get no signals; other clients pass on what they get."""
-        for pid in self.of_main:
-            send(pid, number)
+        """The main process waits for its jobs in threads, which get no signals; other clients end theirs themselves."""
+        self.asked.append(number)
+        self.asked_s = 0.0
+        for pid, job in [*self.jobs.items()]:
+            if job.of_main and not job.told:
+                send(pid, number)
+
+    def _forget(self) -> None:
+        """All who waited have their jobs; but a thread of the main process may be just about to ask for one."""
+        self.asked_s = self.asked_s or time.monotonic()
+        if time.monotonic() > self.asked_s + RECENT_S:
+            self.asked.clear()
 
     def _become(self, talk: socket.socket, streams: list[int], order: Order, mask: Iterable[int]) -> NoReturn:
         """Be the job: the child's side of the fork."""
@@ -176,7 +203,7 @@ class Server:
                 signal.signal(number, signal.SIG_DFL)
             self.wait.close()
             for other in self.jobs.values():
-                other.close()
+                other.talk.close()
             os.setpgid(0, 0)
             # before any work: a client that hears nothing does the work itself
             talk.sendall(os.getpid().to_bytes(4, "big"))
@@ -226,51 +253,63 @@ class Server:
     def _crown(self) -> None:
         """A job serves on: it answers its client itself, and the next ones are its own."""
         with contextlib.suppress(BlockingIOError):
-            pid = int(self.throne.recv(16))
-            talk = self.jobs.pop(pid, None)
-            if talk:
-                self.wait.unregister(talk)
-                talk.close()
-            self.successors.add(pid)
-            self._listen(False)
+            while True:
+                pid = int(self.throne.recv(16))
+                job = self.jobs.pop(pid, None)
+                if job:
+                    if not job.lost:
+                        self.wait.unregister(job.talk)
+                    job.talk.close()
+                self.successors.add(pid)
+                self._listen(False)
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            self._crown()
-            self.successors.discard(pid)
+        """Tell those who wait how their jobs ended."""
+        self._crown()
+        for pid in [*self.jobs, *self.successors]:
+            job = self.jobs.get(pid)
+            if job and job.told:
+                continue
+            end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if end is None:
+                continue
             self.doomed.pop(pid, None)
-            self.of_main.discard(pid)
-            if not self.successors and self.lifeline >= 0:
-                self._listen()
-            talk = self.jobs.pop(pid, None)
-            if talk:
-                with contextlib.suppress(KeyError, ValueError):
-                    self.wait.unregister(talk)
-                with contextlib.suppress(OSError):
-                    talk.sendall(_told(pid, status))
-                talk.close()
+            if job is None or job.lost:
+                self._bury(pid)
+                continue
+            job.told = True
+            code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+            with contextlib.suppress(OSError):
+                job.talk.sendall(_told(pid, code))
+
+    def _bury(self, pid: int) -> None:
+        """Give up a process that has ended; another one may get its number now."""
+        os.waitpid(pid, 0)
+        job = self.jobs.pop(pid, None)
+        if job:
+            job.talk.close()
+        self.successors.discard(pid)
+        if not self.successors and self.lifeline >= 0:
+            self._listen()
 
     def _lost(self, pid: int) -> None:
-        """The client of a job is gone: nobody waits for the job any more."""
+        """The client of a job is gone: it knows how the job ended, or nobody waits for it any more."""
         self._crown()
-        talk = self.jobs.get(pid)
-        if talk:
-            self.wait.unregister(talk)
-            # a main process that was killed leaves its jobs to whoever takes over, which knows how to end them
-            if pid not in self.of_main:
+        job = self.jobs.get(pid)
+        if job:
+            self.wait.unregister(job.talk)
+            job.lost = True
+            if job.told:
+                self._bury(pid)
+            elif not job.of_main:
                 send(pid, signal.SIGTERM)
                 self.doomed[pid] = time.monotonic() + GRACE_S
+            # a main process that was killed leaves its jobs to whoever takes over, which knows how to end them
 
 
-def _told(pid: int, status: int) -> bytes:
-    """How a job ended; its number again, so that nobody takes the status of one that ended at once for its number."""
-    return pid.to_bytes(4, "big") + status.to_bytes(4, "big")
+def _told(pid: int, code: int) -> bytes:
+    """How a job ended; its number again, so that nobody takes the code of one that ended at once for its number."""
+    return pid.to_bytes(4, "big") + code.to_bytes(4, "big", signed=True)
 
 
 def _process_at(talk: socket.socket) -> int:
@@ -350,6 +389,10 @@ def main() -> None:
     me = os.getpid()
     # imports make much and free little: to look for garbage takes a fifth of their time
     gc.disable()
+    # who asks meanwhile has not heard of it; his job will
+    asked: list[int] = []
+    for number in ENDS:
+        signal.signal(number, lambda number, _: asked.append(number))
     try:
         for name in preload:
             load(name)
@@ -358,7 +401,7 @@ def main() -> None:
         if not later:
             _settle()
         ahead = load(foresee + ":") if foresee else None
-        Server(door, int(lifeline), load(work + ":"), heirs == "heirs", later, ahead).run()
+        Server(door, int(lifeline), load(work + ":"), heirs == "heirs", later, ahead, asked).run()
         with contextlib.suppress(OSError):
             if Path(log).stat().st_size == 0:
                 Path(log).unlink()

@@ -64,12 +64,12 @@ def run_program(
     log.info("running %s", " ".join(argv))
     killed_before = oom_kills()
     environment = {**inherited.environment(job.config), **environment}
+    deadline = time.monotonic() + timeout_s
     with job.log_file.open("ab") as output:
         began = output.tell()
         by_server = _served(*served, environment, folder, output) if served else None
         process = by_server or _started(argv, environment, folder, output)
         try:
-            deadline = time.monotonic() + timeout_s
             while (left := deadline - time.monotonic()) > 0:
                 check_stopped()
                 with contextlib.suppress(subprocess.TimeoutExpired):

@@ -38,6 +38,10 @@ def thread():
 def loaded():
     LOADED.append("preload")
 
+def slow():
+    open(os.path.dirname(__file__) + "/loading", "w").close()
+    time.sleep(1)
+
 def foresee(order):
     folder, words, environment = order
     LOADED.append(f"foreseen:{folder}:{words[0]}:{environment.get('WORD')}")
@@ -263,13 +267,39 @@ def test_what_ends_the_whole_group_reaches_the_jobs_of_the_main_process(
     server = start()
     own, others = tmp_path / "own", tmp_path / "others"
     job = ServedJob(server.address, ["wait", str(own)], os.environ)
-    other = client(server, "stay", str(others))
+    other = client(server, "wait", str(others))
     wait_for(lambda: all(file.exists() and file.read_text() for file in (own, others)))
     os.kill(server.process.pid, number)
     assert job.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGINT)
     assert job.poll() == job.returncode
+    time.sleep(0.2)
     assert not gone(int(others.read_text()))
     other.kill()
+    # what comes later is not meant any more
+    wait_for(lambda: ServedJob(server.address, ["return", "3"], os.environ).wait(30) == 3)
+
+
+@pytest.mark.parametrize(("preload", "later"), [("some_work:slow", ()), ("some_work:loaded", ("some_work:slow",))])
+def test_so_it_does_if_the_server_is_still_loading(
+    start: Callable[..., Started], tmp_path: Path, preload: str, later: tuple[str, ...]
+) -> None:
+    server, marker = start(preload=preload, later=later), tmp_path / "job"
+    wait_for((tmp_path / "loading").exists)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(ServedJob, server.address, ["wait", str(marker)], os.environ) for _ in range(2)]
+        time.sleep(0.2)
+        os.kill(server.process.pid, signal.SIGINT)
+        assert [job.result(30).wait(30) for job in jobs] == [-signal.SIGINT] * 2
+    assert not marker.exists()
+
+
+def test_a_job_keeps_its_number_until_its_client_knows_how_it_ended(start: Callable[..., Started]) -> None:
+    job = ServedJob(start().address, ["return", "0"], os.environ)
+    time.sleep(0.3)
+    # as Snakemake looks at it, to measure it
+    psutil.Process(job.pid)
+    assert job.wait(30) == 0
+    wait_for(lambda: not psutil.pid_exists(job.pid))
 
 
 def test_a_job_that_runs_longer_than_one_waits(start: Callable[..., Started], tmp_path: Path) -> None:
@@ -315,14 +345,18 @@ def test_all_else_is_for_the_shell(command: str) -> None:
 
 
 def test_without_a_server_a_job_is_a_process_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snakemakes_shell: type[shell]
+    start: Callable[..., Started], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snakemakes_shell: type[shell]
 ) -> None:
-    program = tmp_path / "straxflow-step"
-    program.write_text("#!/bin/sh\necho $@\n")
+    program, did = tmp_path / "straxflow-step", tmp_path / "did"
+    program.write_text(f"#!/bin/sh\necho $@ | tee -a {did}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv(STEPS, str(tmp_path / "gone"))
-    assert snakemakes_shell("straxflow-step register a b", read=True) == "register a b\n"
+    snakemakes_shell("straxflow-step register a b")
+    assert did.read_text() == "register a b\n"
+    # nor does a server write into a pipe
+    monkeypatch.setenv(STEPS, start().address)
+    assert snakemakes_shell("straxflow-step say x", read=True) == "say x\n"
 
 
 def test_a_job_whose_client_is_killed_is_told_to_stop(start: Callable[..., Started], tmp_path: Path) -> None:
