@@ -6,12 +6,12 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from operator import add
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from bench.bare import loop
-from bench.measure import Sample, Series, in_turn, ratio_of
+from bench.measure import Sample, Series, in_turn, ratio_of, run
 from bench.result import Judged, Result, Table, compare, judge, parts, times
 from bench.site import Lab, Site, job_seconds, make_site
 from straxflow.attempts import all_of
@@ -26,6 +26,7 @@ GOAL = 1.10
 FLOW = ("straxflow", "straxflow, strax with one worker")
 LOOP = ("bare loop, strax with two workers", "bare loop")
 """The cases of both ways, with two workers of strax and with one."""
+EMPTY = "an empty Snakefile"
 
 
 def bench(lab: Lab, quick: bool) -> Result:
@@ -42,10 +43,8 @@ def bench(lab: Lab, quick: bool) -> Result:
     cases.bare(first, "warm")
     cases.parts.clear()
     cases.bare_parts.clear()
-    cases.idle_cpu.clear()
     repetitions = QUICK_REPETITIONS if quick else REPETITIONS
     one = cases.one(first, "one", repetitions)
-    idle = median(cases.idle_cpu)
     where = [
         parts("Where straxflow's time goes, one run", cases.parts),
         parts("Where the bare loop's goes, one run", cases.bare_parts),
@@ -63,12 +62,6 @@ def bench(lab: Lab, quick: bool) -> Result:
         "strax, xxhsum, cp, sync), which checks nothing, reads nothing back and registers nothing",
         [
             *_compared("whole chain, one run", one),
-            judge(
-                "whole chain, one run, CPU by bare loop, one worker each, Snakemake's start and end apart",
-                (one[FLOW[1]].median("cpu") - idle) / one[LOOP[1]].median("cpu"),
-                None,
-                "",
-            ),
             compare(f"whole chain, {n} runs at once, by bare loop", many["straxflow"], many["bare loop"], None),
             *judged,
         ],
@@ -81,9 +74,10 @@ def bench(lab: Lab, quick: bool) -> Result:
             "with records in, flushed publication, reading back past the page cache (in move_out, and again in "
             "release before anything is dropped), registration, receipts.",
             "CPU of straxflow is without the background process of its shared ssh connection.",
-            "Start-ups are a fixed cost, that of Snakemake and of the process that jobs are forks of: an invocation "
-            f"with nothing to do takes {idle:.2f} CPU s. The ratios fall with the size of the run and with the number "
-            "of runs an invocation takes.",
+            "Start-ups are a fixed cost, that of Snakemake and of the process that jobs are forks of: the ratios fall "
+            "with the size of the run and with the number of runs an invocation takes. What no workflow of Snakemake "
+            f"can do without is measured beside it: {EMPTY}, with one rule that does nothing, takes "
+            f"{one[EMPTY].show('cpu')} CPU s.",
         ],
     )
 
@@ -101,11 +95,14 @@ def _compared(what: str, cases: Mapping[str, Series]) -> list[Judged]:
     """Wall clock as a user would call both, and with two workers; CPU with as many workers on both sides."""
     fast, lean, loop_fast, loop = (cases[name] for name in (*FLOW, *LOOP))
     cpu = f"{what}, CPU by bare loop"
+    least = Series(f"bare loop and {EMPTY}", list(map(add, loop.samples, cases[EMPTY].samples)))
     return [
         compare(f"{what}, by bare loop", fast, loop, GOAL),
         compare(f"{what}, by bare loop with two workers", fast, loop_fast, None),
         judge(f"{cpu}, one worker each", ratio_of(lean, loop, "cpu"), GOAL, ""),
         judge(f"{cpu}, two workers each", ratio_of(fast, loop_fast, "cpu"), GOAL, ""),
+        judge(f"{what}, CPU of {least.name} by bare loop", ratio_of(least, loop, "cpu"), None, ""),
+        judge(f"{what}, CPU by {least.name}, one worker each", ratio_of(lean, least, "cpu"), GOAL, ""),
     ]
 
 
@@ -116,8 +113,6 @@ class _Cases:
         self.lab, self.daq, self.documents = lab, daq, documents
         self.parts: list[dict[str, float]] = []
         self.bare_parts: list[dict[str, float]] = []
-        self.idle_cpu: list[float] = []
-        """Of invocations with nothing to do."""
 
     def one(self, run: list[str], name: str, repetitions: int) -> dict[str, Series]:
         """Both ways to do one run, with one worker of strax and with two."""
@@ -125,6 +120,7 @@ class _Cases:
         for workers, whole, bare in zip((2, 1), FLOW, LOOP, strict=True):
             cases[whole] = lambda i, n=workers: self.whole(run, f"{name}{n}_{i}", n)
             cases[bare] = lambda i, n=workers: self.bare(run, f"{name}{n}_{i}", n)
+        cases[EMPTY] = lambda i: self.empty()
         return in_turn(cases, repetitions)
 
     def whole(self, runs: list[str], name: str, workers: int = 2) -> Sample:
@@ -135,9 +131,15 @@ class _Cases:
         sample = site.snakemake()
         if runs == [RUNS[0]] and workers == 2:
             self.parts.append(where_it_goes(site, runs[0], sample))
-            self.idle_cpu.append(site.snakemake().cpu)
         site.remove()
         return sample
+
+    def empty(self) -> Sample:
+        """What Snakemake takes to start and to end."""
+        folder = self.lab.folder / "empty"
+        folder.mkdir(exist_ok=True)
+        (folder / "Snakefile").write_text("rule all:\n    input: []\n")
+        return run(["snakemake", "--cores", "2"], cwd=folder)
 
     def bare(self, runs: list[str], name: str, workers: int = 1) -> Sample:
         """The shell loop, into a new folder."""

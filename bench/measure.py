@@ -23,6 +23,10 @@ class Sample:
     cpu: float
     own_cpu: float = 0.0
 
+    def __add__(self, other: Sample) -> Sample:
+        """One after the other."""
+        return Sample(self.wall + other.wall, self.cpu + other.cpu, self.own_cpu + other.own_cpu)
+
 
 @dataclass
 class Series:

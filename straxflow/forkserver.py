@@ -157,12 +157,11 @@ class Server:
             # one that comes meanwhile waits until the job can be told
             before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
             try:
+                job = _Job(talk, _process_at(talk) == self.main)
                 pid = os.fork()
                 if pid == 0:
-                    self._become(talk, streams, order, before)
-                self.jobs[pid] = _Job(talk, _process_at(talk) == self.main)
-                if self.asked and self.jobs[pid].of_main:
-                    send(pid, self.asked[-1])
+                    self._become(job, streams, order, before)
+                self.jobs[pid] = job
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self.wait.register(talk, selectors.EVENT_READ, pid)
@@ -194,9 +193,9 @@ class Server:
         if time.monotonic() > self.asked_s + RECENT_S:
             self.asked.clear()
 
-    def _become(self, talk: socket.socket, streams: list[int], order: Order, mask: Iterable[int]) -> NoReturn:
+    def _become(self, job: _Job, streams: list[int], order: Order, mask: Iterable[int]) -> NoReturn:
         """Be the job: the child's side of the fork."""
-        code = 1
+        code, talk = 1, job.talk
         try:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, *ENDS):
@@ -207,6 +206,8 @@ class Server:
             os.setpgid(0, 0)
             # before any work: a client that hears nothing does the work itself
             talk.sendall(os.getpid().to_bytes(4, "big"))
+            if self.asked and job.of_main:
+                send(os.getpid(), self.asked[-1])
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             if not self.heirs:
                 # no job keeps a client waiting, nor a server's door open when the server is gone

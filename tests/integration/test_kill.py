@@ -241,7 +241,7 @@ def test_an_orphan_here_is_stopped(site: Site) -> None:
 def test_kill_while_strax_runs(site: Site) -> None:
     site.configure(products={"raw_records": {"from": "live"}})
     # as large as it takes for strax to be at work still when the blow falls, on a busy machine too
-    site.take(1, size_mb=40.0)
+    site.take(1, size_mb=200.0)
     find = strax_of(site)
     with site.background() as running:
         strax = running.until(lambda: find(running.process.pid))
@@ -282,7 +282,9 @@ def strax_of(site: Site) -> Callable[[int], int | None]:
     def find(main: int) -> int | None:
         for pid in descendants(main):
             with contextlib.suppress(OSError):
-                if serves(pid) and serves(parent(pid)):
+                # not one that has ended and serves on
+                at_work = Path(f"/proc/{pid}/fd/1").readlink() != Path(os.devnull)
+                if at_work and serves(pid) and serves(parent(pid)):
                     return pid
         return None
 
