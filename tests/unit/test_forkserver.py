@@ -330,6 +330,7 @@ def test_what_a_rule_asks_of_its_shell_a_server_does(
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
         assert children == [str(pid)]
         assert not [one for one in psutil.Process().children() if one.name() == "bash"]
+        wait_for(lambda: measured.max_rss)
         os.kill(pid, signal.SIGTERM)
         with pytest.raises(subprocess.CalledProcessError, match="exit status 143"):
             ended.result(30)
