@@ -182,8 +182,11 @@ def complete_open(state: State, run: str, batch: str | None = None, asked: bool 
             if verdict:
                 file.complete(verdict, on_demand)
         elif verdict or attempt.batch == batch or Owner.from_dict(attempt.owner).is_dead():
-            file.complete(verdict or Verdict("its process is gone without a word"), on_demand)
-            completed.append(file.attempt)
+            # it may have ended well since this was read; whose process is gone writes no more
+            latest = next(_read([file.path]), file)
+            if latest.attempt.ended is None:
+                latest.complete(verdict or Verdict("its process is gone without a word"), on_demand)
+                completed.append(latest.attempt)
     return completed
 
 

@@ -76,6 +76,18 @@ def test_an_open_attempt_of_the_dead_is_completed_that_of_the_living_not(tmp_pat
     assert attempts.complete_open(state, "000001") == []
 
 
+def test_what_ended_well_while_it_was_looked_at_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = begin(State(tmp_path))
+
+    def ends_and_is_dead(_: Owner) -> bool:
+        file.end("ok", exit_code=0)
+        return True
+
+    monkeypatch.setattr(Owner, "is_dead", ends_and_is_dead)
+    assert attempts.complete_open(State(tmp_path), "000001") == []
+    assert only(State(tmp_path)).outcome == "ok"
+
+
 def test_of_an_ended_invocation_even_on_another_host(tmp_path: Path) -> None:
     state = State(tmp_path)
     abandon(begin(state), host="elsewhere")
