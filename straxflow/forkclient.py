@@ -65,10 +65,12 @@ class ServedJob:
             with contextlib.suppress(OSError):
                 # not taken away, as an exception of a signal may come before it is noted down
                 told = self._talk.recv(8, socket.MSG_PEEK)
-            if len(told) < 8:
+            if len(told) == 8:
+                self.returncode = int.from_bytes(told[4:], "big", signed=True)
+            else:
                 # the server is gone, its job perhaps not: nobody may think that it has ended while it runs
                 _end(self.pid)
-            self.returncode = int.from_bytes(told[4:], "big", signed=True) if len(told) == 8 else 1
+                self.returncode = 1
             self._talk.close()
         return self.returncode
 

@@ -11,7 +11,6 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 from straxflow.errors import Damaged, NotMounted, StepFailed
 from straxflow.owner import Owner
@@ -138,14 +137,13 @@ def fsync_tree(folder: Path) -> None:
     fsync_path(Path(folder).parent)
 
 
-def _raise_it(error: OSError) -> NoReturn:
-    """For os.walk, which passes over what it cannot read."""
-    raise error
-
-
 def fsync_folders(folder: Path, files: bool = False) -> None:
     """Flush all folders of a tree (where the names of files stand), innermost first."""
-    for where, _, names in os.walk(folder, topdown=False, onerror=_raise_it):
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for where, _, names in os.walk(folder, topdown=False, onerror=fail):
         if files:
             for name in names:
                 fsync_path(f"{where}/{name}")
