@@ -7,6 +7,7 @@ import errno
 import logging
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from straxflow.receipts import Receipt, State, write
 log = logging.getLogger("straxflow")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+APART_S = 0.5
+"""How far apart the signals to the processes of one job may come, seconds: who cancels it sends them one by one."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def _attempt(call: Call, step: Step, log_file: Path, log_name: str) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         log.info("%s of %s, run %s, begins (invocation %s)", step.name, product, run, batch)
         job = Job(config, state, campaign, run, product, fence, call.threads, log_file)
-        receipt = step.work(job)
+        receipt = _work(step, job)
         fence.check()
         # the work is done: too late to stop between its receipt and its attempt, or on the way out
         _on_signals(signal.SIG_IGN)
@@ -132,6 +135,15 @@ def _attempt(call: Call, step: Step, log_file: Path, log_name: str) -> None:
         _fail(attempt, "failed", f"{type(error).__name__}: {error} (a bug: see the log)", 1)
     attempt.end("ok", exit_code=0)
     log.info("%s of %s, run %s, is done", step.name, product, run)
+
+
+def _work(step: Step, job: Job) -> Receipt:
+    try:
+        return step.work(job)
+    except Exception:
+        # the program of a job that is being cancelled may end of it before this process hears of it
+        time.sleep(APART_S)
+        raise
 
 
 def _leave(path: Path, receipt: Receipt, fence: Fence) -> None:

@@ -112,6 +112,18 @@ def test_a_product_that_fails_is_given_up_and_a_person_gets_it_all(site: Site) -
     assert len(list((site.folder / "store").glob("000001-*"))) == 3
 
 
+def test_a_job_whose_program_ends_first_of_a_cancel_was_stopped(site: Site) -> None:
+    # the program gets its signal, and a while later the step
+    command = "sh -c '(sleep 0.2; kill -TERM $PPID) & kill -TERM $$'"
+    site.configure(products={"raw": {"from": "live", "kind": "command", "command": command}})
+    site.take(1, size_mb=0.5)
+    assert site.snakemake().code == 1
+    tries = [a for a in site.attempts("000001") if a.step == "process"]
+    assert tries
+    assert {a.outcome for a in tries} == {"stopped"}
+    assert all("stopped by SIGTERM" in (a.reason or "") for a in tries)
+
+
 @pytest.mark.slow
 def test_a_wrong_configuration_waits_for_a_right_one(site: Site) -> None:
     site.configure(products={"raw": {"from": "live", "kind": "command", "command": "/no/such/program {output}"}})

@@ -328,7 +328,7 @@ def test_takes_over_at_once_from_a_killed_main_process(cluster: Cluster) -> None
     for number in (1, 2):
         check_done(site, number, products=1)
         tries = [a for a in site.attempts(f"{number:06d}") if a.step == "process"]
-        assert [a.outcome for a in tries] == ["killed", "ok"]
+        assert [a.outcome for a in tries] == ["killed", "ok"], tries[0]
         assert tries[0].reason is not None and tries[0].reason.startswith("killed")
     assert len(cluster.jobs()) == 4
     assert site.scratch() == [] or wait_until(lambda: site.scratch() == [], 5)
