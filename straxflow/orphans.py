@@ -6,11 +6,10 @@ import contextlib
 import logging
 import os
 import signal
-import time
 from pathlib import Path
 
 from straxflow.batch import BATCH, OWNER
-from straxflow.owner import Owner, process_is_gone
+from straxflow.owner import Owner, signal_and_wait
 from straxflow.slurm import cancel_jobs
 
 log = logging.getLogger(__name__)
@@ -61,13 +60,7 @@ def stop_processes(batch: str, owner: Owner, grace_s: float = 5) -> int:
     for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 2.0)):
         left = processes_of(batch, owner)
         stopped |= set(left)
-        for pid in left:
-            with contextlib.suppress(OSError):
-                os.kill(pid, number)
-        deadline = time.monotonic() + patience_s
-        while (left := [pid for pid in left if not process_is_gone(pid)]) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if not left:
+        if not signal_and_wait(left, number, patience_s):
             break
     if stopped:
         log.warning("stopped %d processes that invocation %s left", len(stopped), batch)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import signal
 import socket
+import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -49,6 +53,18 @@ def process_is_gone(pid: int) -> bool:
     except OSError:
         return False
     return process_start(pid) is None and Path(f"/proc/{pid}").exists()
+
+
+def signal_and_wait(pids: Iterable[int], number: signal.Signals, wait_s: float) -> list[int]:
+    """Send a signal to processes, which need not be this one's children; those that are not gone after so long."""
+    left = [*pids]
+    for pid in left:
+        with contextlib.suppress(OSError):
+            os.kill(pid, number)
+    deadline = time.monotonic() + wait_s
+    while (left := [pid for pid in left if not process_is_gone(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
 
 
 @dataclass(frozen=True)

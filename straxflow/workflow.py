@@ -18,13 +18,13 @@ from straxflow.config import LIVE, Config, Resources
 from straxflow.errors import Cause, StraxflowError
 from straxflow.expected import rate_of, rated_bytes
 from straxflow.folders import check_folders
+from straxflow.forks.shared import Servers
 from straxflow.fsio import write_atomic
 from straxflow.interpreter import collect_no_more
 from straxflow.invocation import Invocation
 from straxflow.plan import RECEIPTS, wanted_of
 from straxflow.receipts import Processed, Registered, RunFacts, State, Transferred
 from straxflow.rundb.rundoc import query_for
-from straxflow.servers import Servers
 from straxflow.takeover import Claims
 
 ENDED_BY: dict[str, Cause] = {"mem_mb": "out of memory", "runtime_min": "time-out"}

@@ -15,7 +15,7 @@ from typing import IO
 
 from straxflow import inherited
 from straxflow.errors import Cause, Misconfigured, Retryable, StepFailed, StraxflowError, no_fault
-from straxflow.forkclient import ServedJob
+from straxflow.forks.client import ServedJob
 from straxflow.lastwords import last_words_of
 from straxflow.memory import oom_kills
 from straxflow.steps.job import Job, check_stopped, log

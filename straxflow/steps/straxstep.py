@@ -12,10 +12,10 @@ from straxflow.campaigns import source_state
 from straxflow.config import LIVE, Config
 from straxflow.config.load import ROOT
 from straxflow.errors import Damaged, Misconfigured, StepFailed
+from straxflow.forks.shared import STRAX
 from straxflow.fsio import walk_files
 from straxflow.lastwords import last_words
 from straxflow.receipts import Processed, RunFacts, Target
-from straxflow.servers import STRAX
 from straxflow.steps.job import Job, log
 from straxflow.steps.made import Made
 from straxflow.steps.program import Exit, failure, run_program

@@ -15,9 +15,9 @@ from straxflow.config import Config
 from straxflow.config.sections.resources import StepResources
 from straxflow.errors import Cause, ClaimLost, StepFailed, StraxflowError, no_fault, quiet_errors
 from straxflow.expected import rated_bytes
+from straxflow.forks.shared import Servers
 from straxflow.owner import Owner
 from straxflow.receipts import RunFacts, State, Transferred, write
-from straxflow.servers import Servers
 from straxflow.workflow import Flow
 
 RUN = "000001"

@@ -20,8 +20,8 @@ from straxflow.errors import StraxflowError, quiet_errors
 from straxflow.fsio import MARKER
 from straxflow.permissions import apply_umask
 from straxflow.receipts import State
-from straxflow.served import Subprocess
-from straxflow.servers import Servers, put_on_path
+from straxflow.forks.popen import Subprocess
+from straxflow.forks.shared import Servers, put_on_path
 
 with quiet_errors(SystemExit):
     if not config:  # no profile: e.g. snakemake --lint

@@ -16,10 +16,10 @@ from snakemake.benchmark import BenchmarkRecord
 from snakemake.shell import shell
 
 from straxflow.config import load
-from straxflow.forkclient import ServedJob, pack, unpack
-from straxflow.forkserver import Started
-from straxflow.served import COMMAND, Subprocess
-from straxflow.servers import STEPS, STRAX, Servers
+from straxflow.forks.client import ServedJob, pack, unpack
+from straxflow.forks.popen import COMMAND, Subprocess
+from straxflow.forks.shared import STEPS, STRAX, Servers
+from straxflow.forks.start import Started
 from straxflow.transport.ssh import CONNECTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +105,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 def client(server: Started, *words: str, **options: object) -> "subprocess.Popen[str]":
     code = (
         f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from straxflow.forkclient import ServedJob\n"
+        "from straxflow.forks.client import ServedJob\n"
         "try: code = ServedJob(sys.argv[1], sys.argv[2:], os.environ).wait()\n"
         "except (OSError, EOFError): sys.exit('no server')\n"
         "os.kill(os.getpid(), -code) if code < 0 else sys.exit(code)"

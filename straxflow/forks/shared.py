@@ -13,7 +13,7 @@ from typing import Any
 
 from straxflow import inherited
 from straxflow.config import Config
-from straxflow.forkserver import Started
+from straxflow.forks.start import Started
 from straxflow.fsio import MARKER
 from straxflow.owner import Owner
 from straxflow.transport.ssh import CONNECTIONS, close_connections

@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from straxflow.forkclient import ServedJob
-from straxflow.servers import STEPS
+from straxflow.forks.client import ServedJob
+from straxflow.forks.shared import STEPS
 
 COMMAND = re.compile(r"set -euo pipefail; +straxflow-step((?: +[\w./:@%+=-]+)+)")
 """What Snakemake gives to bash for one of our jobs: words that mean the same without a shell, and nothing else."""

@@ -8,11 +8,10 @@ import select
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from straxflow.owner import process_is_gone
+from straxflow.owner import signal_and_wait
 
 GRACE_S = 30.0
 """How long a job that was asked to end may take, seconds."""
@@ -69,7 +68,8 @@ class ServedJob:
                 self.returncode = int.from_bytes(told[4:], "big", signed=True)
             else:
                 # the server is gone, its job perhaps not: nobody may think that it has ended while it runs
-                _end(self.pid)
+                left = signal_and_wait([self.pid], signal.SIGTERM, GRACE_S)
+                signal_and_wait(left, signal.SIGKILL, GRACE_S)
                 self.returncode = 1
             self._talk.close()
         return self.returncode
@@ -121,14 +121,3 @@ def send(pid: int, number: int) -> None:
     """Send a signal to a process, if there still is one."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _end(pid: int) -> None:
-    """End a process that is not this one's child, and wait until it has."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        send(pid, number)
-        deadline = time.monotonic() + GRACE_S
-        while time.monotonic() < deadline:
-            if process_is_gone(pid):
-                return
-            time.sleep(0.05)

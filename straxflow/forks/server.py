@@ -1,9 +1,8 @@
 """Jobs as forks of a process that has done its imports: a start costs milliseconds instead of a second.
 
 A server lives as long as the invocation that started it. Each job is a fork of it, with the folder, the environment and
-the standard streams of the client that asked; the client ends as its job ended. Where there is no server, the client
-does the work itself. Most clients are threads of the main process (served.py). Standard library only: it also serves
-the Python that has strax.
+the standard streams of the client that asked, which is told how it ended. Clients are threads of the main process
+(popen.py), and steps that let strax work; where there is no server, they start what they need.
 """
 
 from __future__ import annotations
@@ -11,24 +10,21 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import importlib
 import os
 import selectors
-import shutil
 import signal
 import socket
 import struct
-import subprocess
 import sys
-import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from straxflow.forkclient import GRACE_S, STREAMS, receive, send, unpack
+from straxflow.forks.client import GRACE_S, STREAMS, receive, send, unpack
+from straxflow.forks.preload import THREADS, load, settle, single_threaded
 
 Work = Callable[[list[str]], int]
 ENDS = (signal.SIGINT, signal.SIGTERM)
@@ -36,7 +32,6 @@ RECENT_S = 2.0
 """So long a job that is asked for may still be one of those that a signal was for, seconds."""
 Order = tuple[str, list[str], dict[str, str]]
 """Working folder, words, environment."""
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass
@@ -125,7 +120,7 @@ class Server:
             print(THREADS, file=sys.stderr, flush=True)
             self._close()
         if not self.later:
-            _settle()
+            settle()
 
     def _close(self) -> None:
         """Take no more jobs."""
@@ -317,112 +312,3 @@ def _process_at(talk: socket.socket) -> int:
     """The process at the other end of a socket."""
     pid: int = struct.unpack("3i", talk.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))[0]
     return pid
-
-
-def single_threaded() -> bool:
-    """Whether this process has one thread only: locks that others hold would stay locked in a fork for ever."""
-    return len(list(Path("/proc/self/task").iterdir())) == 1
-
-
-class Started:
-    """A server that this process started, and that ends with it; `environment` is all that it has of one.
-
-    `preload` is loaded before the first job, `later` while no job asks; the function `foresee` gets the first job's
-    order, and what it loads is there for all jobs.
-    """
-
-    def __init__(
-        self,
-        python: str,
-        work: str,
-        preload: Sequence[str],
-        environment: Mapping[str, str],
-        log: Path,
-        heirs: bool = False,
-        later: Sequence[str] = (),
-        foresee: str = "",
-    ) -> None:
-        # the addresses of sockets, ssh's too, are 107 characters at most
-        where = tempfile.gettempdir()
-        self.folder = Path(tempfile.mkdtemp(prefix="straxflow-", dir=where if len(where) <= 45 else "/tmp"))
-        self.address = str(self.folder / "server")
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(self.address)
-        listener.listen(512)
-        # never written to: it breaks when this process ends, however it ends
-        lifeline, self._life = os.pipe()
-        code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from straxflow import forkserver; forkserver.main()"
-        numbers = [str(listener.fileno()), str(lifeline), str(log)]
-        words = ["heirs" if heirs else "-", work, foresee, *preload, "--", *later]
-        try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("ab") as output:
-                self.process = subprocess.Popen(
-                    [python, "-c", code, *numbers, *words],
-                    stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                    env=environment, pass_fds=(listener.fileno(), lifeline),
-                )  # fmt: skip
-        finally:
-            # whoever comes when the server is not there any more must be refused, not kept waiting
-            listener.close()
-            os.close(lifeline)
-
-    def dismiss(self) -> None:
-        """Let it end after its last job."""
-        os.close(self._life)
-
-    def wait(self) -> None:
-        """Wait for its end, but not for ever."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(5)
-
-
-THREADS = "straxflow: what was imported started threads, so each job starts by itself"
-
-
-def main() -> None:
-    """What `Started` starts: LISTENER LIFELINE LOG heirs|- WORK FORESEE PRELOAD... -- LATER..."""
-    listener, lifeline, log, heirs, work, foresee, *names = sys.argv[1:]
-    end = names.index("--")
-    preload, later = names[:end], names[end + 1 :]
-    door = socket.socket(fileno=int(listener))
-    address = Path(door.getsockname())
-    me = os.getpid()
-    # imports make much and free little: to look for garbage takes a fifth of their time
-    gc.disable()
-    # who asks meanwhile has not heard of it; his job will
-    asked: list[int] = []
-    for number in ENDS:
-        signal.signal(number, lambda number, _: asked.append(number))
-    try:
-        for name in preload:
-            load(name)
-        if not single_threaded():
-            sys.exit(THREADS)
-        if not later:
-            _settle()
-        ahead = load(foresee + ":") if foresee else None
-        Server(door, int(lifeline), load(work + ":"), heirs == "heirs", later, ahead, asked).run()
-        with contextlib.suppress(OSError):
-            if Path(log).stat().st_size == 0:
-                Path(log).unlink()
-    finally:
-        if os.getpid() == me:
-            shutil.rmtree(address.parent, ignore_errors=True)
-
-
-def _settle() -> None:
-    """What is loaded stays: a fork that looked for garbage in it would copy all of its memory."""
-    gc.collect()
-    gc.freeze()
-    gc.enable()
-
-
-def load(name: str) -> Any:
-    """Import `module`, call `module:function`, or give the function of `module:function:`."""
-    module, _, function = name.partition(":")
-    found = importlib.import_module(module)
-    if not function:
-        return found
-    wanted = getattr(found, function.rstrip(":"))
-    return wanted if function.endswith(":") else wanted()
