@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from straxflow.owner import process_fields
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -89,8 +91,7 @@ def run(
 
 def cpu_of(pid: int, *, children: bool = True) -> float:
     """CPU that a process has used so far, s; with `children` also those that it waited for."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(int(ticks) for ticks in fields[11 : 15 if children else 13]) / _TICKS
+    return sum(int(ticks) for ticks in process_fields(pid)[11 : 15 if children else 13]) / _TICKS
 
 
 def idle_cores() -> float:

@@ -171,17 +171,21 @@ def complete_open(state: State, run: str, batch: str | None = None, asked: bool 
     completed = []
     for file in all_of(state, run):
         attempt = file.attempt
-        stopped = attempt.outcome == "stopped" and attempt.job_id
+        stopped = attempt.outcome == "stopped" and attempt.job_id and not attempt.cause
         if attempt.ended is not None and not stopped:
             continue
         on_demand = asked and attempt.batch == batch
         verdict = verdict_on(attempt.job_id) if attempt.job_id else None
+        dead = Owner.from_dict(attempt.owner).is_dead()
         if verdict and verdict.running:
-            continue
+            if not dead or attempt.batch != batch:
+                continue
+            # the invocation itself stands in an allocation, which lives on
+            verdict = None
         if stopped:
             if verdict:
                 file.complete(verdict, on_demand)
-        elif verdict or attempt.batch == batch or Owner.from_dict(attempt.owner).is_dead():
+        elif verdict or attempt.batch == batch or dead:
             # it may have ended well since this was read; whose process is gone writes no more
             latest = next(_read([file.path]), file)
             if latest.attempt.ended is None:

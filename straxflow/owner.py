@@ -22,14 +22,20 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+def process_fields(pid: int) -> list[str]:
+    """What `/proc/PID/stat` tells of a process, from its state on; nothing if there is none."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    # the command name stands in parentheses and may hold anything, no text even, so count from the last one
+    return told.rpartition(b")")[2].decode("ascii").split()
+
+
 def process_start(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot; None if there is none, or only its zombie."""
-    try:
-        # the command name stands in parentheses and may hold anything, so count from the last one
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+    fields = process_fields(pid)
+    return int(fields[19]) if fields and fields[0] not in ("Z", "X") else None
 
 
 @cache

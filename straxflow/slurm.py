@@ -48,8 +48,9 @@ def verdict_on(job_id: str) -> Verdict | None:
         return None
     try:
         shown = subprocess.run(
-            ["scontrol", "-o", "show", "job", job_id], capture_output=True, text=True, timeout=20, check=False
-        ).stdout
+            ["scontrol", "-o", "show", "job", job_id],
+            capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=False,
+        ).stdout  # fmt: skip
     except subprocess.TimeoutExpired:
         return None
     fields = dict(part.split("=", 1) for part in shown.split() if "=" in part)
@@ -115,7 +116,7 @@ def _squeue(*words: str) -> list[str] | None:
     try:
         return subprocess.run(
             ["squeue", "--noheader", "--me", *words],
-            capture_output=True, text=True, timeout=30, check=True, env=environment,
+            capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=True, env=environment,
         ).stdout.splitlines()  # fmt: skip
     except (subprocess.SubprocessError, OSError) as error:
         log.debug("squeue: %s", error)

@@ -26,7 +26,7 @@ from straxflow.lab.daq import Daq, RunPlan, RunSummary
 from straxflow.lab.daq.daq import run_document
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
-from straxflow.owner import Owner, process_start
+from straxflow.owner import Owner, process_fields, process_start
 from straxflow.receipts import State
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -346,10 +346,8 @@ def descendants(pid: int) -> list[int]:
     """All processes below one, nearest first."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                parents.setdefault(int(fields[1]), []).append(int(entry.name))
+        if entry.name.isdigit() and (fields := process_fields(int(entry.name))):
+            parents.setdefault(int(fields[1]), []).append(int(entry.name))
     found, todo = [], [pid]
     while todo:
         children = parents.get(todo.pop(0), [])

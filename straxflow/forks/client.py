@@ -36,6 +36,8 @@ class ServedJob:
         streams: Sequence[int] = STREAMS,
     ) -> None:
         self.returncode: int | None = None
+        self.lost = False
+        """Whether nobody can tell how it ended, as its server is gone: its code is 1 then."""
         self._talk = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._talk.settimeout(PATIENCE_S)
@@ -70,7 +72,7 @@ class ServedJob:
                 # the server is gone, its job perhaps not: nobody may think that it has ended while it runs
                 left = signal_and_wait([self.pid], signal.SIGTERM, GRACE_S)
                 signal_and_wait(left, signal.SIGKILL, GRACE_S)
-                self.returncode = 1
+                self.lost, self.returncode = True, 1
             self._talk.close()
         return self.returncode
 
@@ -99,7 +101,8 @@ def unpack(text: bytes) -> tuple[str, list[str], dict[str, str]]:
     """Working folder, words and environment, from what `pack` made."""
     folder, count, *rest = map(os.fsdecode, text.split(b"\0"))
     pairs = (field.partition("=") for field in rest[int(count) :])
-    return folder, rest[: int(count)], {key: value for key, _, value in pairs}
+    # os.environ takes no empty name, which others do
+    return folder, rest[: int(count)], {key: value for key, _, value in pairs if key}
 
 
 def receive(talk: socket.socket, size: int) -> bytes:

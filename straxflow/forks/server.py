@@ -27,7 +27,9 @@ from straxflow.forks.client import GRACE_S, STREAMS, receive, send, unpack
 from straxflow.forks.preload import THREADS, load, settle, single_threaded
 
 Work = Callable[[list[str]], int]
-ENDS = (signal.SIGINT, signal.SIGTERM)
+HANGUP = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
+"""The terminal is closed; nobody hears that under nohup."""
+ENDS = (signal.SIGINT, signal.SIGTERM, *HANGUP)
 RECENT_S = 2.0
 """So long a job that is asked for may still be one of those that a signal was for, seconds."""
 Order = tuple[str, list[str], dict[str, str]]
@@ -142,12 +144,16 @@ class Server:
         try:
             talk, _ = self.listener.accept()
         except OSError:
+            # too many open files, say: who asks is still there, and would be noticed at once again
+            time.sleep(0.05)
             return
         talk.settimeout(10)
         streams: list[int] = []
         try:
             size, streams, _, _ = socket.recv_fds(talk, 4, len(STREAMS))
             order = unpack(receive(talk, int.from_bytes(size, "big")))
+            if len(streams) != len(STREAMS):
+                raise ValueError("the streams of a job did not arrive")
             self._foresee(order)
             # one that comes meanwhile waits until the job can be told
             before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
@@ -180,7 +186,7 @@ class Server:
         self.asked_s = 0.0
         for pid, job in [*self.jobs.items()]:
             if job.of_main and not job.told:
-                send(pid, number)
+                send(pid, _asks(number))
 
     def _forget(self) -> None:
         """All who waited have their jobs; but a thread of the main process may be just about to ask for one."""
@@ -190,11 +196,24 @@ class Server:
 
     def _become(self, job: _Job, streams: list[int], order: Order, mask: Iterable[int]) -> NoReturn:
         """Be the job: the child's side of the fork."""
+        code = 1
+        # whatever happens, this process is no second server
+        try:
+            code = self._do(job, streams, order, mask)
+            if code == 0 and self.heirs and single_threaded():
+                self._succeed(job.talk)
+        finally:
+            os._exit(code)
+
+    def _do(self, job: _Job, streams: list[int], order: Order, mask: Iterable[int]) -> int:
+        """Do the work; its exit code."""
         code, talk = 1, job.talk
         try:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, *ENDS):
                 signal.signal(number, signal.SIG_DFL)
+            # not in the terminal's foreground, it may write there nevertheless (stty tostop)
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
             self.wait.close()
             for other in self.jobs.values():
                 other.talk.close()
@@ -202,7 +221,7 @@ class Server:
             # before any work: a client that hears nothing does the work itself
             talk.sendall(os.getpid().to_bytes(4, "big"))
             if self.asked and job.of_main:
-                send(os.getpid(), self.asked[-1])
+                send(os.getpid(), _asks(self.asked[-1]))
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             if not self.heirs:
                 # no job keeps a client waiting, nor a server's door open when the server is gone
@@ -223,17 +242,18 @@ class Server:
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         except BaseException:
-            traceback.print_exc()
+            with contextlib.suppress(OSError, ValueError):
+                traceback.print_exc()
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
-        if code == 0 and self.heirs and single_threaded():
-            self._succeed(talk)
-        os._exit(code)
+        return code
 
     def _succeed(self, talk: socket.socket) -> None:
         """Serve on in place of the parent: what this job compiled and loaded need not be loaded again."""
-        self.crown.send(str(os.getpid()).encode())
+        # a parent that was killed needs not be told
+        with contextlib.suppress(OSError):
+            self.crown.send(str(os.getpid()).encode())
         with Path(os.devnull).open("r+b", buffering=0) as null:
             for target in STREAMS:
                 os.dup2(null.fileno(), target)
@@ -306,6 +326,11 @@ class Server:
 def _told(pid: int, code: int) -> bytes:
     """How a job ended; its number again, so that nobody takes the code of one that ended at once for its number."""
     return pid.to_bytes(4, "big") + code.to_bytes(4, "big", signed=True)
+
+
+def _asks(number: int) -> int:
+    """The signal that asks a job to end, as this one asked its server: steps know of no terminal."""
+    return signal.SIGTERM if number == signal.SIGHUP else number
 
 
 def _process_at(talk: socket.socket) -> int:

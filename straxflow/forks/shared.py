@@ -60,14 +60,10 @@ class Servers:
             return
         self._tried = True
         self.batch += f".{os.environ.get('SLURM_JOB_ID') or Owner.current().token()[-8:]}"
-        try:
-            self.start_steps()
-            made = [self.config.products[wildcards["product"]] for rule, wildcards in jobs if rule == "process"]
-            if sum(product.kind == "strax" for product in made) > 1:
-                self.start_strax()
-        except OSError as error:
-            log.warning("jobs start by themselves: %s", error)
-            self.forget()
+        self.start_steps()
+        made = [self.config.products[wildcards["product"]] for rule, wildcards in jobs if rule == "process"]
+        if sum(product.kind == "strax" for product in made) > 1:
+            self.start_strax()
 
     def start_steps(self) -> None:
         """Serve the jobs of this machine."""
@@ -77,8 +73,9 @@ class Servers:
         preload, later = ["straxflow.steps.claim"], [f"{JOBS}:preload"]
         environment = os.environ | ONE_THREAD
         self._start(STEPS, sys.executable, f"{JOBS}:main", preload, environment, later=later, foresee=f"{JOBS}:foresee")
-        # it goes with this server, whatever becomes of the main process
-        os.environ[CONNECTIONS] = str(self._started[STEPS].folder)
+        if STEPS in self._started:
+            # it goes with this server, whatever becomes of the main process
+            os.environ[CONNECTIONS] = str(self._started[STEPS].folder)
 
     def start_strax(self) -> None:
         """Serve the process jobs of this machine; the first one that succeeds leaves what it compiled to the others."""
@@ -97,8 +94,13 @@ class Servers:
     def _start(
         self, name: str, python: str, work: str, preload: list[str], environment: Mapping[str, str], **how: Any
     ) -> None:
-        log = self.folder / "logs" / "batches" / f"{self.batch}.{name.partition('_')[2].lower()}.log"
-        server = Started(python, work, preload, environment, log, **how)
+        file = self.folder / "logs" / "batches" / f"{self.batch}.{name.partition('_')[2].lower()}.log"
+        try:
+            server = Started(python, work, preload, environment, file, **how)
+        except OSError as error:
+            # slower, and what does need this Python says so itself
+            log.warning("jobs start by themselves, as no server of theirs can be started: %s", error)
+            return
         self._started[name] = server
         os.environ[name] = server.address
 

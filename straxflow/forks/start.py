@@ -28,6 +28,9 @@ class Started:
 
     `preload` is loaded before the first job, `later` while no job asks; the function `foresee` gets the first job's
     order, and what it loads is there for all jobs.
+
+    Raises:
+        OSError: if there is no such Python, or no room for a socket or a log.
     """
 
     def __init__(
@@ -45,15 +48,15 @@ class Started:
         where = tempfile.gettempdir()
         self.folder = Path(tempfile.mkdtemp(prefix="straxflow-", dir=where if len(where) <= 45 else "/tmp"))
         self.address = str(self.folder / "server")
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(self.address)
-        listener.listen(512)
         # never written to: it breaks when this process ends, however it ends
         lifeline, self._life = os.pipe()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from straxflow.forks.start import main; main()"
         numbers = [str(listener.fileno()), str(lifeline), str(log)]
         words = ["heirs" if heirs else "-", work, foresee, *preload, "--", *later]
         try:
+            listener.bind(self.address)
+            listener.listen(512)
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
                 self.process = subprocess.Popen(
@@ -61,6 +64,10 @@ class Started:
                     stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                     env=environment, pass_fds=(listener.fileno(), lifeline),
                 )  # fmt: skip
+        except OSError:
+            os.close(self._life)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         finally:
             # whoever comes when the server is not there any more must be refused, not kept waiting
             listener.close()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from straxflow.errors import StraxflowError
+from straxflow.owner import process_fields, process_start
 
 
 class LabError(StraxflowError):
@@ -86,7 +87,7 @@ class Process:
                 env=env,
             )
         pid = self._child.pid
-        self.pidfile.write_text(f"{pid} {_start_time(pid)}\n")
+        self.pidfile.write_text(f"{pid} {process_start(pid)}\n")
 
     @property
     def pid(self) -> int | None:
@@ -97,7 +98,7 @@ class Process:
             pid, started = self.pidfile.read_text().split()
         except (FileNotFoundError, ValueError):
             return None
-        return int(pid) if _start_time(int(pid)) == started else None
+        return int(pid) if str(process_start(int(pid))) == started else None
 
     def stop(self, seconds: float = 15) -> None:
         """SIGTERM, then SIGKILL after `seconds`; nothing if it does not run."""
@@ -138,25 +139,10 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _stat(pid: int) -> list[str]:
-    """Fields of /proc/<pid>/stat from the state on; empty when there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return text.rpartition(")")[2].split()
-
-
-def _start_time(pid: int) -> str | None:
-    """Clock ticks since boot at the process's start; None for a dead process or a zombie."""
-    fields = _stat(pid)
-    return fields[19] if fields and fields[0] not in "ZX" else None
-
-
 def _descendants(pid: int) -> list[int]:
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+        if entry.name.isdigit() and (fields := process_fields(int(entry.name))):
             parents.setdefault(int(fields[1]), []).append(int(entry.name))
     found, todo = [], [pid]
     while todo:

@@ -133,7 +133,9 @@ def _attempt(call: Call, step: Step, log_file: Path, log_name: str) -> None:
         if isinstance(error, MemoryError):
             _fail(attempt, "failed", f"out of memory: {error}", 1, "out of memory")
         _fail(attempt, "failed", f"{type(error).__name__}: {error} (a bug: see the log)", 1)
-    attempt.end("ok", exit_code=0)
+    with contextlib.suppress(OSError):
+        # the receipt stands: a state disk that is full by now makes no failure of it
+        attempt.end("ok", exit_code=0)
     log.info("%s of %s, run %s, is done", step.name, product, run)
 
 
@@ -143,6 +145,7 @@ def _work(step: Step, job: Job) -> Receipt:
     except Exception:
         # the program of a job that is being cancelled may end of it before this process hears of it
         time.sleep(APART_S)
+        check_stopped()
         raise
 
 
@@ -176,18 +179,20 @@ def say(text: str) -> None:
     print(f"straxflow: {text}", file=sys.stderr, flush=True)
 
 
-def _on_signals(handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers) -> None:
+def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     for number in SIGNALS:
         signal.signal(number, handler)
 
 
-_asked_by: list[str] = []
+_asked_by: list[tuple[str, float]] = []
+"""Signals that came, and when."""
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    _asked_by.append(signal.Signals(number).name)
-    check_stopped()
-    raise AssertionError("not reached")
+def _stop(number: int, frame: FrameType | None) -> None:
+    _asked_by.append((signal.Signals(number).name, time.monotonic()))
+    # a second one at once, which is usual, must not break off what the first one began: to say so
+    if len(_asked_by) == 1 or _asked_by[-1][1] > _asked_by[-2][1] + APART_S:
+        check_stopped()
 
 
 def check_stopped() -> None:
@@ -197,7 +202,7 @@ def check_stopped() -> None:
         Stopped: if a signal has asked this job to end.
     """
     if _asked_by:
-        raise Stopped(_asked_by[0])
+        raise Stopped(_asked_by[0][0])
 
 
 @contextmanager

@@ -60,6 +60,7 @@ def run_program(
     Raises:
         Misconfigured: if there is no such program.
         StepFailed: if it ran longer than `timeout_s`; it and its children are stopped then.
+        Retryable: if its server was killed, which says nothing of the run.
     """
     log.info("running %s", " ".join(argv))
     killed_before = oom_kills()
@@ -73,7 +74,10 @@ def run_program(
             while (left := deadline - time.monotonic()) > 0:
                 check_stopped()
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    return _exit(_wait(process, min(left, LOOK_S)), killed_before, job.log_file, began)
+                    code = _wait(process, min(left, LOOK_S))
+                    if by_server and by_server.lost:
+                        raise Retryable(f"run {job.run}: what {job.product} was made by is gone: it was killed")
+                    return _exit(code, killed_before, job.log_file, began)
             raise StepFailed(
                 f"run {job.run}: {job.product} took longer than {timeout_s:g} s and was stopped; "
                 "raise timeout_s if that is not enough",

@@ -133,12 +133,13 @@ class Running:
         return f"exit code {self.code}" if self.code >= 0 else signal.Signals(-self.code).name
 
     def tell(self, word: Word) -> None:
-        """Tell it something; `stop` and `kill` reach its local jobs too."""
+        """Tell it something; `stop` reaches its local jobs too, those that `kill` leaves end when it is taken over."""
         self.told, self._told_at = word, time.monotonic()
         if self.ended():
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            # its process group, which it leads, has its local jobs in it: to finish, they must not hear of it
+            # its process group, which it leads, has the server of its local jobs in it, which passes signals on, and
+            # jobs without a server: to finish, they must not hear of it
             (os.kill if word == "finish" else os.killpg)(self.owner.pid, SIGNALS[word])
 
     def forget(self) -> None:

@@ -125,6 +125,17 @@ def test_a_job_whose_program_ends_first_of_a_cancel_was_stopped(site: Site) -> N
 
 
 @pytest.mark.slow
+def test_without_the_python_of_strax_live_data_are_brought_in_nevertheless(site: Site) -> None:
+    site.configure(products={"raw_records": {"from": "live"}}, strax={"python": ["/no/such/python"]})
+    site.take(1, size_mb=0.5)
+    failed = site.snakemake()
+    assert failed.code == 1
+    assert "jobs start by themselves, as no server of theirs can be started" in failed.output
+    assert {"live/transferred.json", "live/registered.json"} <= set(site.receipts("000001"))
+    assert "cannot run '/no/such/python': No such file or directory; check the config" in site.reason(1)
+
+
+@pytest.mark.slow
 def test_a_wrong_configuration_waits_for_a_right_one(site: Site) -> None:
     site.configure(products={"raw": {"from": "live", "kind": "command", "command": "/no/such/program {output}"}})
     site.take(1, "led", 0.5)

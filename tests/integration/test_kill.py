@@ -16,7 +16,7 @@ import pytest
 from straxflow.lab.rundb_server import RunDbServer
 from straxflow.lab.sshd import Sshd
 from straxflow.orphans import processes_of
-from straxflow.owner import this_host
+from straxflow.owner import process_fields, process_is_gone, this_host
 from tests.site import Background, Site, descendants, wait_until
 
 STEPS = ("claim", "transfer", "register_live", "process", "checksum", "move_out", "register", "release")
@@ -98,7 +98,7 @@ def stopped_at(site: Site, running: Background) -> tuple[int, str]:
     marker = site.folder / "stopped"
     running.until(marker.exists)
     pid, step = marker.read_text().split()
-    wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    wait_until(lambda: process_fields(int(pid))[0] == "T")
     marker.unlink()
     return int(pid), step
 
@@ -199,7 +199,7 @@ def test_an_orphan_of_a_killed_invocation_harms_nothing(site: Site, step: str) -
         check_whole(site, 2, orphans=1)
         document, receipts = site.doc(2), site.receipts("000002")
         os.kill(orphan, signal.SIGCONT)
-        wait_until(lambda: not alive(orphan))
+        wait_until(lambda: process_is_gone(orphan))
     check_whole(site, 2)
     assert (site.doc(2), site.receipts("000002")) == (document, receipts)
     assert sorted(str(a.outcome) for a in site.attempts("000002") if a.step == step)[1:] == ["ok"]
@@ -249,7 +249,7 @@ def test_kill_while_strax_runs(site: Site) -> None:
         running.kill()
         kill(step)
         # it must not write on behind the rerun's back
-        wait_until(lambda: not alive(strax), 5)
+        wait_until(lambda: process_is_gone(strax), 5)
     # a second blow, to strax alone: the profile's retry mends it
     with site.background() as running:
         kill(running.until(lambda: find(running.process.pid)))
@@ -292,11 +292,4 @@ def strax_of(site: Site) -> Callable[[int], int | None]:
 
 
 def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+    return int(process_fields(pid)[1])

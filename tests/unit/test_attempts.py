@@ -109,6 +109,30 @@ def test_what_is_cancelled_because_a_person_stopped_its_invocation_did_not_fail(
         assert [file.attempt.outcome for file in attempts.all_of(state, "000001")] == outcomes
 
 
+def test_a_killed_job_of_an_invocation_within_an_allocation_that_lives_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = State(tmp_path)
+    monkeypatch.setattr(attempts, "verdict_on", lambda _: Verdict("RUNNING", running=True))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    file = begin(state)
+    assert attempts.complete_open(state, "000001", "mine") == []
+    abandon(file, start=1)
+    # within a batch job that still runs Slurm may tell more at its end
+    assert attempts.complete_open(state, "000001") == []
+    assert [a.outcome for a in attempts.complete_open(state, "000001", "mine")] == ["killed"]
+
+
+def test_what_a_person_stopped_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = State(tmp_path)
+    monkeypatch.setattr(attempts, "verdict_on", lambda _: Verdict("CANCELLED", "cancelled"))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    begin(state).end("stopped", "stopped by SIGTERM", 143)
+    attempts.complete_open(state, "000001", "mine", asked=True)
+    attempts.complete_open(state, "000001")
+    assert only(state).outcome == "stopped"
+
+
 def test_what_the_same_invocation_cannot_better(tmp_path: Path) -> None:
     state = State(tmp_path)
 

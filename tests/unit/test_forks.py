@@ -20,6 +20,7 @@ from straxflow.forks.client import ServedJob, pack, unpack
 from straxflow.forks.popen import COMMAND, Subprocess
 from straxflow.forks.shared import STEPS, STRAX, Servers
 from straxflow.forks.start import Started
+from straxflow.owner import process_is_gone
 from straxflow.transport.ssh import CONNECTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,11 @@ def work(words):
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "remember":
         LOADED.append(rest[0])
+    elif what == "last":
+        LOADED.append(what)
+        open(rest[0], "w").close()
+        while os.path.exists(rest[0]):
+            time.sleep(0.01)
     elif what == "stay":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with open(rest[0], "w") as file:
@@ -127,13 +133,6 @@ def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:
     while not condition():
         assert time.monotonic() < end, "did not come true"
         time.sleep(0.01)
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return True
 
 
 def test_words_and_environment_survive_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +201,7 @@ def test_without_a_server_jobs_start_by_themselves(servers: Servers, monkeypatch
     monkeypatch.setattr("tempfile.tempdir", "/not/there")
     for _ in range(2):
         servers.serve_batch_job([(rule, {"product": "raw"}) for rule in ("process", "checksum")])
-    assert not {STEPS, STRAX, CONNECTIONS} & os.environ.keys()
+    assert not any(os.environ.get(name) for name in (STEPS, STRAX, CONNECTIONS))
 
 
 def test_a_long_name_of_the_folder_for_temporary_files_does_no_harm(
@@ -259,7 +258,7 @@ def test_the_end_of_all_is_for_the_jobs_of_which_the_server_tells(start: Callabl
     assert result(server, "return", "3") == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_what_ends_the_whole_group_reaches_the_jobs_of_the_main_process(
     start: Callable[..., Started], tmp_path: Path, number: int
 ) -> None:
@@ -270,13 +269,69 @@ def test_what_ends_the_whole_group_reaches_the_jobs_of_the_main_process(
     other = client(server, "wait", str(others))
     wait_for(lambda: all(file.exists() and file.read_text() for file in (own, others)))
     os.kill(server.process.pid, number)
-    assert job.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGINT)
+    assert job.wait(30) == (-signal.SIGINT if number == signal.SIGINT else 143)
     assert job.poll() == job.returncode
     time.sleep(0.2)
-    assert not gone(int(others.read_text()))
+    assert not process_is_gone(int(others.read_text()))
     other.kill()
     # what comes later is not meant any more
     wait_for(lambda: ServedJob(server.address, ["return", "3"], os.environ).wait(30) == 3)
+
+
+def test_under_nohup_a_closed_terminal_is_not_heard(start: Callable[..., Started], tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        server = start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert result(server, "return", "3") == 3
+    job = ServedJob(server.address, ["wait", str(tmp_path / "job")], os.environ)
+    wait_for((tmp_path / "job").exists)
+    for pid in (server.process.pid, job.pid):
+        os.kill(pid, signal.SIGHUP)
+    time.sleep(0.2)
+    assert job.poll() is None
+    assert server.process.poll() is None
+    job.kill()
+
+
+def test_a_job_writes_to_a_terminal_that_others_hold(start: Callable[..., Started], tmp_path: Path) -> None:
+    # as after `stty tostop`: who is not in the foreground, and no job is, would be stopped
+    starts = (
+        "import os, subprocess, sys, termios\n"
+        "fields = termios.tcgetattr(0)\n"
+        "fields[3] |= termios.TOSTOP\n"
+        "termios.tcsetattr(0, termios.TCSANOW, fields)\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path\n"
+        "from straxflow.forks.client import ServedJob\n"
+        "from straxflow.forks.start import Started\n"
+        f"server = Started(sys.executable, 'some_work:work', [], os.environ, Path({str(tmp_path / 'log')!r}))\n"
+        "code = ServedJob(server.address, ['raise'], os.environ).wait(20)\n"
+        "server.dismiss()\n"
+        "server.wait()\n"
+        f"Path({str(tmp_path / 'code')!r}).write_text(str(code))\n"
+    )
+    master, slave = os.openpty()
+    # a new session, so that this is its terminal
+    session = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); exec(sys.argv[1])"
+    with subprocess.Popen(
+        [sys.executable, "-c", session, starts], stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+    ) as one:
+        os.close(slave)
+        assert one.wait(60) == 0
+    assert (tmp_path / "code").read_text() == "1"
+    assert b"KeyError: 'a bug'" in os.read(master, 100_000)
+    os.close(master)
+
+
+def test_a_server_that_cannot_be_started_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(FileNotFoundError):
+        Started("/no/such/python", "some_work:work", [], os.environ, tmp_path / "server.log")
+    assert [path.name for path in tmp_path.iterdir()] == ["server.log"]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.mark.parametrize(("preload", "later"), [("some_work:slow", ()), ("some_work:loaded", ("some_work:slow",))])
@@ -367,7 +422,7 @@ def test_a_job_whose_client_is_killed_is_told_to_stop(start: Callable[..., Start
     one.kill()
     one.wait()
     wait_for((tmp_path / "job.stopped").exists)
-    wait_for(lambda: gone(int(marker.read_text())))
+    wait_for(lambda: process_is_gone(int(marker.read_text())))
 
 
 def test_a_client_does_not_end_before_its_job_when_the_server_is_killed(
@@ -378,7 +433,7 @@ def test_a_client_does_not_end_before_its_job_when_the_server_is_killed(
     wait_for(lambda: marker.exists() and marker.read_text())
     server.process.kill()
     assert one.wait(30) == 1
-    assert gone(int(marker.read_text()))
+    assert process_is_gone(int(marker.read_text()))
 
 
 def test_without_a_server_the_client_says_so(start: Callable[..., Started], tmp_path: Path) -> None:
@@ -443,8 +498,22 @@ def test_where_the_heir_is_killed_its_parent_serves_again(start: Callable[..., S
         int(pid) for pid in Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
     ]
     os.kill(heir, signal.SIGKILL)
-    wait_for(lambda: gone(heir))
+    wait_for(lambda: process_is_gone(heir))
     assert client(server, "say").communicate("", timeout=30)[0].split()[-1] == "preload"
+
+
+def test_where_the_parent_is_killed_its_heir_serves(start: Callable[..., Started], tmp_path: Path) -> None:
+    server, marker = start(heirs=True), tmp_path / "job"
+    first = ServedJob(server.address, ["last", str(marker)], os.environ)
+    wait_for(marker.exists)
+    server.process.kill()
+    server.process.wait()
+    # it asks while nobody is there, and waits for who comes
+    second = client(server, "say")
+    marker.unlink()
+    assert first.wait(30) == 0
+    assert not first.lost
+    assert second.communicate("", timeout=30)[0].split()[-2:] == ["preload", "last"]
 
 
 def test_an_heir_ends_with_the_lifeline_too(start: Callable[..., Started]) -> None:
@@ -461,7 +530,7 @@ def test_a_killed_server_takes_no_more_though_a_job_of_it_lives(start: Callable[
     wait_for(lambda: marker.exists() and marker.read_text())
     server.process.kill()
     server.process.wait()
-    assert not gone(int(marker.read_text()))
+    assert not process_is_gone(int(marker.read_text()))
     assert client(server, "say").communicate(timeout=30)[1] == "no server\n"
     os.kill(int(marker.read_text()), signal.SIGKILL)
     assert first.wait(60) == 1

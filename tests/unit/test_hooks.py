@@ -11,6 +11,7 @@ import pytest
 from straxflow.config import Config, load
 from straxflow.errors import ConfigError
 from straxflow.hooks import SAID, Facts, run_hook
+from straxflow.owner import process_is_gone
 
 FACTS = Facts(
     state="failed", reason="process of raw: it's \"bad\"; $(touch x)\nand more\0", run="000007", number=7, mode="led",
@@ -126,16 +127,9 @@ child.wait()
 """
     assert not run_hook(config(tmp_path, on_failure=note(tmp_path, text), timeout_s=3), "on_failure", FACTS)
     deadline = time.monotonic() + 20
-    while _alive(int(mark.read_text())):
+    while not process_is_gone(int(mark.read_text())):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize(

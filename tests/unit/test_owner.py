@@ -90,6 +90,18 @@ def test_a_process_in_another_pid_namespace_is_not_judged(options: list[str]) ->
     assert not owner.is_dead(), "nobody can tell from here, so only its lease does"
 
 
+def test_a_process_may_have_any_name() -> None:
+    name = "import ctypes; ctypes.CDLL(None).prctl(15, b'caf\\xe9 (', 0, 0, 0); print(flush=True); input()"
+    child = subprocess.Popen([sys.executable, "-c", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout
+    child.stdout.readline()
+    owner = Owner.of(child.pid)
+    assert owner.start
+    assert not owner.is_dead()
+    child.communicate()
+    assert owner.is_dead()
+
+
 def test_a_child_is_another_owner() -> None:
     mine = Owner.current()
     if (child := os.fork()) == 0:

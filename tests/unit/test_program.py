@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +15,9 @@ from typing import Any, cast
 import pytest
 
 from straxflow.errors import Misconfigured, Retryable, StepFailed
-from straxflow.steps.job import Job
+from straxflow.forks.start import Started
+from straxflow.steps import job as job_module
+from straxflow.steps.job import Job, Stopped
 from straxflow.steps.program import Exit, failure, run_program
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -49,6 +53,30 @@ def test_a_time_out(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match=r"took longer than 0.5 s and was stopped") as caught:
         run(tmp_path, "time.sleep(100)", 0.5)
     assert caught.value.cause == "time-out"
+
+
+def test_a_second_signal_at_once_does_not_break_off_what_the_first_one_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 100.0
+    monkeypatch.setattr(job_module, "_asked_by", [])
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+    with pytest.raises(Stopped):
+        job_module._stop(signal.SIGTERM, None)
+    job_module._stop(signal.SIGTERM, None)
+    # Python may have dropped the first one on its way
+    clock += 5
+    with pytest.raises(Stopped):
+        job_module._stop(signal.SIGTERM, None)
+
+
+def test_a_server_that_is_killed_is_no_fault_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text("import time\ndef work(words):\n    time.sleep(60)\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    server = Started(sys.executable, "work:work", [], environment, tmp_path / "server.log")
+    threading.Timer(1, server.process.kill).start()
+    job: Any = SimpleNamespace(run="000001", product="raw", log_file=tmp_path / "log", config=CONFIG)
+    with pytest.raises(Retryable, match="run 000001: what raw was made by is gone"):
+        run_program(job, [], environment, 60, tmp_path, (server.address, ["a"]))
+    server.dismiss()
 
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
