@@ -60,7 +60,7 @@ def run_program(
     Raises:
         Misconfigured: if there is no such program.
         StepFailed: if it ran longer than `timeout_s`; it and its children are stopped then.
-        Retryable: if its server was killed, which says nothing of the run.
+        Retryable: if its server was killed, which says nothing of the run; StepFailed, if memory was short.
     """
     log.info("running %s", " ".join(argv))
     killed_before = oom_kills()
@@ -76,7 +76,7 @@ def run_program(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     code = _wait(process, min(left, LOOK_S))
                     if by_server and by_server.lost:
-                        raise Retryable(f"run {job.run}: what {job.product} was made by is gone: it was killed")
+                        raise _lost(job, killed_before)
                     return _exit(code, killed_before, job.log_file, began)
             raise StepFailed(
                 f"run {job.run}: {job.product} took longer than {timeout_s:g} s and was stopped; "
@@ -143,8 +143,19 @@ def _exit(code: int, killed_before: int | None, log_file: Path, began: int) -> E
     by_signal = -code if code < 0 else code - 128 if 128 < code < 128 + signal.NSIG else 0
     if not by_signal:
         return Exit(code, said)
-    out_of_memory = by_signal == signal.SIGKILL and killed_before is not None and oom_kills() != killed_before
+    out_of_memory = by_signal == signal.SIGKILL and _short_of_memory(killed_before)
     return Exit(code, said, "out of memory" if out_of_memory else "signal")
+
+
+def _short_of_memory(killed_before: int | None) -> bool:
+    """Whether the kernel has killed for lack of memory since then."""
+    return killed_before is not None and oom_kills() != killed_before
+
+
+def _lost(job: Job, killed_before: int | None) -> StraxflowError:
+    """A job's server is gone; only for lack of memory that may be the run's own doing."""
+    told = f"run {job.run}: the process that {job.product} was made by a fork of was killed"
+    return StepFailed(told, "out of memory") if _short_of_memory(killed_before) else Retryable(told)
 
 
 def _signal_name(number: int) -> str:

@@ -17,6 +17,7 @@ import pytest
 from straxflow.errors import Misconfigured, Retryable, StepFailed
 from straxflow.forks.start import Started
 from straxflow.steps import job as job_module
+from straxflow.steps import program
 from straxflow.steps.job import Job, Stopped
 from straxflow.steps.program import Exit, failure, run_program
 
@@ -68,13 +69,18 @@ def test_a_second_signal_at_once_does_not_break_off_what_the_first_one_began(mon
         job_module._stop(signal.SIGTERM, None)
 
 
-def test_a_server_that_is_killed_is_no_fault_of_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("oom_kills", "error"), [(0, Retryable), (1, StepFailed)])
+def test_a_server_that_is_killed_is_no_fault_of_the_run_unless_memory_was_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, oom_kills: int, error: type[Exception]
+) -> None:
+    counts = iter((0, oom_kills))
+    monkeypatch.setattr(program, "oom_kills", lambda: next(counts))
     (tmp_path / "work.py").write_text("import time\ndef work(words):\n    time.sleep(60)\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     server = Started(sys.executable, "work:work", [], environment, tmp_path / "server.log")
     threading.Timer(1, server.process.kill).start()
     job: Any = SimpleNamespace(run="000001", product="raw", log_file=tmp_path / "log", config=CONFIG)
-    with pytest.raises(Retryable, match="run 000001: what raw was made by is gone"):
+    with pytest.raises(error, match="run 000001: the process that raw was made by a fork of was killed"):
         run_program(job, [], environment, 60, tmp_path, (server.address, ["a"]))
     server.dismiss()
 
