@@ -91,7 +91,8 @@ def _memory(state: State) -> Iterator[Memory]:
 def _add(config: Config, memory: Memory, failed: Sequence[Facts]) -> None:
     moment = now()
     quiet = timedelta(hours=config.hooks.repeat_h)
-    memory.told = {run: time for run, time in memory.told.items() if moment - time < quiet}
+    # what was told in the future was so by a clock that was wrong
+    memory.told = {run: time for run, time in memory.told.items() if abs(moment - time) < quiet}
     for one in failed:
         if one.state == LEFT or one.count <= 1 or one.run not in memory.told:
             memory.told[one.run] = moment
@@ -101,7 +102,7 @@ def _add(config: Config, memory: Memory, failed: Sequence[Facts]) -> None:
 def _take(config: Config, memory: Memory) -> list[list[Facts]]:
     """What may be told now, call by call."""
     hooks, waiting = config.hooks, memory.waiting
-    memory.calls = [time for time in memory.calls if now() - time < timedelta(hours=1)]
+    memory.calls = [time for time in memory.calls if abs(now() - time) < timedelta(hours=1)]
     left = hooks.per_hour - len(memory.calls)
     if not waiting or left < 1:
         return []

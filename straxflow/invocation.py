@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from straxflow import attempts, claimfile
@@ -127,8 +127,11 @@ class Invocation:
             except (StraxflowError, OSError) as error:
                 problems.append(f"run {one.run.id}: claimed but left alone: {error}")
                 # by its receipts it may look done, though they could not be checked
+                stands = _by(error)
                 with contextlib.suppress(RunDbError), connect(self.config) as db:
-                    self._claimer(db).release(one.run.object_id, one.token, _by(error))
+                    released = self._claimer(db).release(one.run.object_id, one.token, stands)
+                    if released and released.status == "failed":
+                        tell(self.config, self.state, [facts_of(one.run, stands, released, self.batch)])
         runs = [
             BatchRun(
                 run=c.run.id,
@@ -290,18 +293,20 @@ class Invocation:
     def _renew_loop(self) -> None:
         renewed = time.monotonic()
         while not self._stop.wait(min(self.config.claim.lease_s / 3, LOOK_S)):
+            # whatever happens, the leases of live work must not lapse; each bridges a database that is away for a while
             try:
-                finished = self._finished_runs()
-                due = time.monotonic() - renewed >= self.config.claim.lease_s / 3
-                if not (finished or due):
-                    continue
-                with connect(self.config) as db:
-                    self._claimer(db).renew()
+                if time.monotonic() - renewed >= self.config.claim.lease_s / 3:
+                    with connect(self.config) as db:
+                        self._claimer(db).renew()
                     renewed = time.monotonic()
-                    self._give_back(db, finished)
-            except Exception as error:  # whatever happens, the leases of live work must not lapse
-                # the lease bridges a database that is away for a while; the next round tries again
+            except Exception as error:
                 log.warning("leases not renewed: %s: %s", type(error).__name__, error)
+            try:
+                if finished := self._finished_runs():
+                    with connect(self.config) as db:
+                        self._give_back(db, finished)
+            except Exception as error:
+                log.warning("finished runs not given back yet: %s: %s", type(error).__name__, error)
 
     def _finished_runs(self) -> list[str]:
         """Runs of the batch whose last receipts were all made under the present claim: nothing is left to do."""
@@ -335,15 +340,16 @@ class Invocation:
                 with connect(self.config) as db:
                     self._give_back(db)
                     history.prune(db, self.config, self.campaign, self._given_back)
-                if self._tunnel:
-                    self._tunnel.close()
-                tell(self.config, self.state, self._failed)
-                return self._given_back
+                break
             except RunDbError as error:
                 if time.monotonic() > deadline:
                     log.warning("claims not released: %s; they lapse by themselves, the receipts are safe", error)
-                    return self._given_back
+                    break
                 time.sleep(1)
+        if self._tunnel:
+            self._tunnel.close()
+        tell(self.config, self.state, self._failed)
+        return self._given_back
 
     def _give_back(self, db: RunDb, only: Collection[str] | None = None) -> None:
         """Release the runs that this batch holds (of these, if given) with the state that their receipts tell."""
@@ -386,9 +392,16 @@ class Invocation:
         stands = standing(
             self.config, self.state, run.id, run.facts.mode, claim.made, products=products, left_out=claim.left_out
         )
-        tried = any(f.attempt.batch == self.batch for f in attempts.all_of(self.state, run.id))
-        if stands.state == "pending" and not tried and not self._interrupts.seen:
+        if stands.state != "pending" or self._interrupts.seen:
+            return stands
+        tried = [f.attempt for f in attempts.all_of(self.state, run.id) if f.attempt.batch == self.batch]
+        if not tried:
             return Standing("waiting", "none of its jobs could be started; see snakemake's own log")
+        # by whom, is not known here: it may well happen again, so not at once, and with the reason
+        stopped = [one for one in attempts.deciding(tried).values() if one.outcome == "stopped"]
+        if stopped:
+            reason = "; ".join(f"{one.step} of {one.product}: {one.reason}" for one in stopped)
+            return replace(stands, state="waiting", reason=reason, log=str(self.state.folder / stopped[0].log))
         return stands
 
     def write_facts(self, run: str, output: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         site = open_site(arguments)
         config = site.config.model_copy(update={"health": _limits(site.config.health, arguments)})
+        if not 0 < arguments.patience < math.inf:
+            raise UsageError(f"--patience {arguments.patience:g}: expected a positive number of seconds")
         verdicts = examine(config, site.state, site.campaign, arguments.patience)
     except StraxflowError as error:
         # a monitor takes 1 and 2 for something else
@@ -107,6 +110,9 @@ def _limits(limits: Health, arguments: argparse.Namespace) -> Health:
 
 def _number(text: str, option: str) -> float:
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
-        raise UsageError(f"{option} {text}: expected a number") from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise UsageError(f"{option} {text}: expected a number")
+    return found

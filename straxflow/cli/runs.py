@@ -9,6 +9,7 @@ from itertools import islice
 from straxflow.cli.output import Table, add, clock, coloured, emit, emit_json, one_line, size, span, table, times
 from straxflow.cli.site import Site, open_site
 from straxflow.cli.times import FORMS, moment
+from straxflow.errors import UsageError
 from straxflow.folders import marker_site
 from straxflow.fsio import check_marker
 from straxflow.reports.database import ask
@@ -23,6 +24,8 @@ DESCRIPTION = (
     "Lists runs, newest first, one a line, by their run documents; while the run database is away, by the state\n"
     "folder. `made` are the products that this site has registered. Exit code 1 if the database did not answer."
 )
+MOST = 1_000_000
+"""Runs that can be asked for by number; no experiment has more."""
 EXAMPLES = (
     "straxflow --profile stoomboot runs --state failed",
     "straxflow --profile stoomboot runs --mode '*led*' --since 7d --limit 0",
@@ -47,6 +50,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the runs."""
+    if not 0 <= arguments.limit <= MOST:
+        raise UsageError(f"--limit {arguments.limit}: expected a number from 0 (all) to {MOST}")
     site = open_site(arguments)
     choice = Choice(
         state=arguments.state,

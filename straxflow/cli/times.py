@@ -23,9 +23,9 @@ def moment(text: str, option: str) -> datetime:
         if ago:
             return now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         found = datetime.fromisoformat(text)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise UsageError(f"{option} {text}: expected {FORMS}") from None
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def length_s(text: str, option: str) -> float:

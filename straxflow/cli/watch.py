@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 from straxflow.batch import campaign_name
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {"poll_s": arguments.poll, "max_invocations": arguments.max_invocations}
     for name, value in given.items():
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < math.inf:
             raise ConfigError(f"--{name.removesuffix('_s').replace('_', '-')} {value:g}: expected a positive number")
     return {name: value for name, value in given.items() if value is not None}
 

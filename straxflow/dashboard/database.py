@@ -25,7 +25,7 @@ from straxflow.reports.documents import (
 from straxflow.reports.left import left_to_a_person
 from straxflow.reports.runtable import Choice, from_database
 from straxflow.rundb.client import Document, RunDb
-from straxflow.rundb.pending import claim_lapsed
+from straxflow.rundb.lapse import claim_lapsed
 from straxflow.rundb.rundoc import IDENTITY, Malformed, campaign_part, make_run_id
 from straxflow.rundb.switch import Switch, read_switch
 

@@ -95,6 +95,9 @@ class Servers:
         self, name: str, python: str, work: str, preload: list[str], environment: Mapping[str, str], **how: Any
     ) -> None:
         file = self.folder / "logs" / "batches" / f"{self.batch}.{name.partition('_')[2].lower()}.log"
+        # a state folder that takes no file is nothing to go on without
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
         try:
             server = Started(python, work, preload, environment, file, **how)
         except OSError as error:

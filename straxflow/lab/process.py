@@ -98,7 +98,8 @@ class Process:
             pid, started = self.pidfile.read_text().split()
         except (FileNotFoundError, ValueError):
             return None
-        return int(pid) if str(process_start(int(pid))) == started else None
+        start = process_start(int(pid))
+        return int(pid) if start is not None and str(start) == started else None
 
     def stop(self, seconds: float = 15) -> None:
         """SIGTERM, then SIGKILL after `seconds`; nothing if it does not run."""

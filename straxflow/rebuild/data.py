@@ -116,8 +116,10 @@ class Finder:
         """In strax' own order of keys, which the entry has and the metadata file has not."""
         for entry in self._entries(data_type):
             meta = entry.get("meta")
-            if folder_of(self.run, entry) == name and isinstance(meta, Mapping) and meta.get("lineage"):
-                return dict(meta["lineage"])
+            if folder_of(self.run, entry) == name and isinstance(meta, Mapping):
+                lineage = meta.get("lineage")
+                if lineage and isinstance(lineage, Mapping):
+                    return dict(lineage)
         lineage = metadata.get("lineage")
         return dict(lineage) if isinstance(lineage, Mapping) else {}
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from straxflow.config import LIVE, Config
 from straxflow.rundb.client import Document
-from straxflow.rundb.pending import claim_lapsed, scope
+from straxflow.rundb.lapse import claim_lapsed
+from straxflow.rundb.pending import scope
 from straxflow.rundb.rundoc import (
     IDENTITY,
     ONLINE,

@@ -21,7 +21,8 @@ from straxflow.progress import ProductState
 from straxflow.rundb.asked import left_out_of, person_asks, state_before
 from straxflow.rundb.client import Document, RunDb, first_line
 from straxflow.rundb.gate import OPEN, Gate, at_work
-from straxflow.rundb.pending import Candidate, candidates, claim_lapsed, held_and_claimed, readable
+from straxflow.rundb.lapse import claim_lapsed
+from straxflow.rundb.pending import Candidate, candidates, held_and_claimed, readable
 from straxflow.rundb.rundoc import Run, campaign_part, parse, query_for, shares_state, status_field, status_holder
 from straxflow.rundb.states import STATUS, SUBMITTED, details, other_fields, status_value, still_ours
 

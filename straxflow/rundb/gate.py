@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Literal
 
 from pymongo import DESCENDING
@@ -14,6 +15,8 @@ from straxflow.disks import too_full
 from straxflow.fsio import MARKER
 from straxflow.receipts import State
 from straxflow.rundb.client import Document, RunDb
+from straxflow.rundb.lapse import claim_lapsed
+from straxflow.rundb.rundoc import campaign_part
 from straxflow.rundb.switch import read_switch
 
 Level = Literal["work", "transfer", "nothing"]
@@ -60,13 +63,30 @@ def look(db: RunDb, config: Config, campaign: str) -> Gate:
 
 
 def at_work(db: RunDb, config: Config, enough: int) -> int:
-    """Runs of all campaigns that are claimed at this site; counted up to a little over `enough`."""
+    """Runs of all campaigns that are claimed at this site, by claims that have not lapsed; counted up to a little over
+    `enough`."""
     campaigns = sorted(p.name for p in config.folders.state.iterdir() if (p / MARKER).is_file())
     either = [
         {f"straxflow.{name}.claim.batch": {"$gt": ""}, f"straxflow.{name}.claim.site": config.site}
         for name in campaigns
     ]
-    return db.runs.count_documents({"$or": either}, limit=enough + 1) if either else 0
+    if not either:
+        return 0
+    parts = ("site", "owner", "renewed", "lease_s")
+    fields = {f"straxflow.{name}.claim.{part}": 1 for name in campaigns for part in parts}
+    moment = db.now()
+    claimed = (
+        document
+        for document in db.runs.find({"$or": either}, fields)
+        if any(_at_work(campaign_part(document, name).get("claim"), config, moment) for name in campaigns)
+    )
+    return sum(1 for _ in islice(claimed, enough + 1))
+
+
+def _at_work(claim: object, config: Config, moment: datetime) -> bool:
+    """Whether somebody works at this site by this claim; what a dead invocation left is nobody's work."""
+    ours = isinstance(claim, Mapping) and claim.get("site") == config.site
+    return ours and not claim_lapsed(claim, moment, config.claim.lease_s)
 
 
 def being_taken(db: RunDb, config: Config) -> str | None:

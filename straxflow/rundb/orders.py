@@ -14,7 +14,7 @@ from straxflow.failures import REMEMBERED
 from straxflow.owner import Owner, this_host
 from straxflow.rundb.chosen import Chosen
 from straxflow.rundb.client import Document, RunDb
-from straxflow.rundb.pending import claim_lapsed
+from straxflow.rundb.lapse import claim_lapsed
 from straxflow.rundb.rundoc import shares_state, status_field
 from straxflow.rundb.states import other_fields
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
@@ -14,9 +14,9 @@ from typing import Any
 from pymongo import DESCENDING
 
 from straxflow.config import Config
-from straxflow.owner import Owner
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.gate import OPEN, Gate, look
+from straxflow.rundb.lapse import claim_lapsed
 from straxflow.rundb.rundoc import IDENTITY, ONLINE, Malformed, Run, campaign_part, parse, status_field
 from straxflow.rundb.selection import Selection
 
@@ -91,12 +91,12 @@ def candidates(
         return
     selection = Selection(config, campaign, db.now(), gate)
     either = {"$or": selection.pending()}
-    dead = _abandoned(_claimed(db, selection) if claimed is None else claimed, selection)
+    dead = _abandoned(_claimed(db, selection) if claimed is None else claimed, selection, problem)
     block = min(max(wanted, BLOCKS[0]), BLOCKS[1])
     urgent = [found for found in dead if selection.urgent(found[1])]
     found = chain(
-        _newest(urgent, _newest_first(db, {**selection.first(), **either}, either, campaign, block)),
-        _newest(dead, _newest_first(db, either, either, campaign, block)),
+        _newest(urgent, _newest_first(db, {**selection.first(), **either}, either, campaign, block, problem)),
+        _newest(dead, _newest_first(db, either, either, campaign, block, problem)),
     )
     for _, document, branch in _told_once(db, config, found, problem, block):
         run = _ready(document, selection, problem)
@@ -140,9 +140,9 @@ def _any_due(db: RunDb, selection: Selection, alive: Collection[str], available:
     either = {"$or": [{"$and": [branch, ended]} for branch in (*selection.pending(), selection.claimed(alive))]}
     found: Iterator[Found] = (
         (document["number"], document, {})
-        for document in db.runs.find(either, _few_fields(config, campaign)).batch_size(BLOCKS[0])
+        for document in _numbered(db.runs.find(either, _few_fields(config, campaign)).batch_size(BLOCKS[0]))
         if not (claim := campaign_part(document, campaign).get("claim"))
-        or claim_lapsed(claim, selection.now, config.claim.lease_s)
+        or (isinstance(claim, Mapping) and claim_lapsed(claim, selection.now, config.claim.lease_s))
     )
     for _, document, _ in _told_once(db, config, found, lambda _: None, BLOCKS[0]):
         run = _ready(document, selection, lambda _: None)
@@ -156,7 +156,12 @@ def _ready(document: Document, selection: Selection, problem: Callable[[str], No
     if document.get("end") is None:
         return None
     run = next(readable([document], selection.config, selection.campaign, problem), None)
-    return run if run is not None and not selection.against(run) else None
+    try:
+        return run if run is not None and not selection.against(run) else None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # what nobody foresaw in one document must not keep all others waiting
+        problem(f"run {document['number']}: its document cannot be judged ({_bug(error)}); the run is passed over")
+        return None
 
 
 def readable(
@@ -168,6 +173,30 @@ def readable(
             yield parse(document, config, campaign)
         except Malformed as error:
             problem(f"{error}; the run is passed over")
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            number = document.get("number")
+            problem(f"run {number}: its document cannot be read ({_bug(error)}); the run is passed over")
+
+
+def _bug(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _numbered(documents: Iterable[Document], problem: Callable[[str], None] = lambda _: None) -> Iterator[Document]:
+    """Documents that can be put in order of their numbers; queries by number also find lists with one in them."""
+    for document in documents:
+        number = document.get("number")
+        if isinstance(number, (int, float)) and not isinstance(number, bool) and number == number:
+            yield document
+        else:
+            problem(_odd_number(document))
+
+
+def _odd_number(document: Document) -> str:
+    return (
+        f"run document {document.get('_id')}: number: expected an integer, found {document.get('number')!r}; "
+        "it is passed over"
+    )
 
 
 def malformed_numbers(db: RunDb) -> list[str]:
@@ -176,10 +205,7 @@ def malformed_numbers(db: RunDb) -> list[str]:
         "$or": [{"processing_status": "pending"}, {"processing_status.status": "pending"}],
         "number": {"$not": {"$type": "number"}},
     }
-    return [
-        f"run document {d['_id']}: number: expected an integer, found {d.get('number')!r}; it is passed over"
-        for d in db.runs.find(odd, {"number": 1}).limit(20)
-    ]
+    return [_odd_number(document) for document in db.runs.find(odd, {"number": 1}).limit(20)]
 
 
 def _projection(campaign: str) -> dict[str, int]:
@@ -201,9 +227,11 @@ def _newest(*streams: Iterable[Found]) -> Iterator[Found]:
     return heapq.merge(*streams, key=lambda item: -item[0])
 
 
-def _newest_first(db: RunDb, query: Document, branch: Document, campaign: str, block: int) -> Iterator[Found]:
+def _newest_first(
+    db: RunDb, query: Document, branch: Document, campaign: str, block: int, problem: Callable[[str], None]
+) -> Iterator[Found]:
     cursor = db.runs.find(query, _projection(campaign)).sort("number", DESCENDING).batch_size(min(block, 200))
-    for document in cursor:
+    for document in _numbered(cursor, problem):
         yield document["number"], document, branch
 
 
@@ -218,14 +246,14 @@ def _told_once(
     told = set[tuple[object, int]]()
 
     def key(document: Document) -> tuple[object, int]:
-        return (document.get("experiment") if config.experiments else None, document["number"])
+        return (str(document.get("experiment")) if config.experiments else None, document["number"])
 
     # looked up block by block: a query for each run would take longer than all the others
     while some := list(islice(rows, block)):
         block = min(2 * block, BLOCKS[1])
         numbers = [number for number, _, _ in some]
         wanted = {"number": {"$gte": min(numbers), "$lte": max(numbers), "$in": numbers}}
-        times = Counter(map(key, db.runs.find(wanted, {"number": 1, "experiment": 1})))
+        times = Counter(map(key, _numbered(db.runs.find(wanted, {"number": 1, "experiment": 1}))))
         for number, document, branch in some:
             if key(document) in told:
                 continue
@@ -243,7 +271,8 @@ def held_and_claimed(db: RunDb, config: Config, campaign: str, batch: str) -> tu
     held: list[Document] = []
     others: list[Document] = []
     for document in _claimed(db, selection, ours):
-        (held if campaign_part(document, campaign)["claim"]["batch"] == batch else others).append(document)
+        claim = campaign_part(document, campaign).get("claim")
+        (held if isinstance(claim, Mapping) and claim.get("batch") == batch else others).append(document)
     return held, others
 
 
@@ -252,28 +281,17 @@ def _claimed(db: RunDb, selection: Selection, *more: Document) -> Iterable[Docum
     return db.runs.find(either, _projection(selection.campaign)).sort("number", DESCENDING)
 
 
-def _abandoned(claimed: Iterable[Document], selection: Selection) -> list[Found]:
+def _abandoned(claimed: Iterable[Document], selection: Selection, problem: Callable[[str], None]) -> list[Found]:
     """Claimed runs whose owner is provably dead, or silent for longer than its lease; newest first."""
     campaign = selection.campaign
     found = []
-    for document in claimed:
+    for document in _numbered(claimed, problem):
         claim: Any = campaign_part(document, campaign).get("claim")
+        if not isinstance(claim, Mapping):
+            problem(f"run {document['number']}: straxflow.{campaign}.claim is no claim; remove it")
+            continue
         if not claim_lapsed(claim, selection.now, selection.config.claim.lease_s):
             continue
-        renewed = claim.get("renewed") if isinstance(claim, dict) else None
-        branch = {
-            f"straxflow.{campaign}.claim.batch": claim["batch"],
-            f"straxflow.{campaign}.claim.renewed": renewed,
-        }
+        branch = {f"straxflow.{campaign}.claim.{name}": claim.get(name) for name in ("batch", "renewed")}
         found.append((document["number"], document, branch))
     return found
-
-
-def claim_lapsed(claim: Any, now: Any, default_lease_s: float) -> bool:
-    """Whether a claim may be taken over: its owner is provably dead, or its lease is over."""
-    try:
-        owner = Owner.from_dict(claim["owner"])
-        lease = timedelta(seconds=float(claim.get("lease_s", default_lease_s)))
-        return owner.is_dead() or claim["renewed"] + lease < now
-    except (KeyError, TypeError, ValueError):
-        return True

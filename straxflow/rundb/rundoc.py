@@ -248,7 +248,7 @@ def _partial(document: Mapping[str, Any], label: str) -> dict[str, Any]:
     try:
         words = {"by": str(told["by"]), "reason": str(told["reason"])}
         return {"end": told["end"], "partial": Partial(chunks=int(told["chunks"]), **words)}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise Malformed(
             f"{label}: straxflow.{PARTIAL}: expected chunks, end, by and reason, found {_shown(told)}"
         ) from None

@@ -192,7 +192,7 @@ class Selection:
         age = (self.now - facts.end) / timedelta(days=1)
         if self._max_age_days is not None and age > self._max_age_days and not forced:
             yield f"it ended {age:.1f} days ago (runs.max_age_days is {self._max_age_days:g})"
-        if facts.end + timedelta(seconds=runs.settle_s) > self.now:
+        if facts.end > self.now - timedelta(seconds=runs.settle_s):
             yield f"it ended less than {runs.settle_s:g} s ago (runs.settle_s)"
         if self.gate.level == "nothing" and not forced:
             yield f"{self.gate.live} (daq.while_live: nothing)"

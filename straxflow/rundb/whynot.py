@@ -11,7 +11,7 @@ from straxflow.receipts import State
 from straxflow.rundb.asked import person_asks
 from straxflow.rundb.client import Document, RunDb
 from straxflow.rundb.gate import Gate, look
-from straxflow.rundb.pending import claim_lapsed
+from straxflow.rundb.lapse import claim_lapsed
 from straxflow.rundb.rundoc import ONLINE, Malformed, Run, parse, query_for, status_holder
 from straxflow.rundb.selection import Selection
 from straxflow.settings import failure_settings

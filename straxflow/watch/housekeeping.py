@@ -6,7 +6,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from straxflow.errors import StraxflowError
 from straxflow.folders import check_folders, open_store
 from straxflow.fsio import INCOMING, owner_is_dead, reap, remove_tree
 from straxflow.receipts import State, now
+from straxflow.rundb.client import connect
+from straxflow.rundb.rundoc import campaign_part
 from straxflow.watch.invocations import WATCH
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,9 @@ def tidy(config: Config, state: State, alive: Collection[str]) -> None:
         "partial copies in the live folder": lambda: _reap_partial(config.folders.live),
         "partial copies in staging": lambda: _reap_partial(config.folders.staging),
         "partial copies in the store": lambda: len(open_store(config).reap(only_replaced=True)),
-        "files of ended invocations": lambda: _prune_batches(state, alive, config.watch.keep),
+        "files of ended invocations": lambda: _prune_batches(
+            state, {*alive, *_claiming(config, state)}, config.watch.keep
+        ),
         "records of invocations on other hosts": lambda: _prune_records(state),
         "logs of snakemake": lambda: _prune(state.folder / SNAKEMAKE_LOGS, config.watch.keep),
     }
@@ -66,6 +70,14 @@ def _reap_partial(folder: Path) -> int:
             remove_tree(path)
             removed += 1
     return removed
+
+
+def _claiming(config: Config, state: State) -> set[str]:
+    """Invocations that hold claims, whoever started them: their jobs read files of theirs."""
+    field = f"straxflow.{state.folder.name}.claim.batch"
+    with connect(config) as db:
+        parts = [campaign_part(found, state.folder.name) for found in db.runs.find({field: {"$gt": ""}}, {field: 1})]
+    return {str(part["claim"]["batch"]) for part in parts if isinstance(part.get("claim"), Mapping)}
 
 
 def _prune_batches(state: State, alive: Collection[str], keep: int) -> int:

@@ -13,7 +13,7 @@ from pymongo.errors import DuplicateKeyError
 from straxflow.config import Config
 from straxflow.owner import Owner
 from straxflow.rundb.client import Document, RunDb
-from straxflow.rundb.pending import claim_lapsed
+from straxflow.rundb.lapse import claim_lapsed
 
 COLLECTION = "watchers"
 

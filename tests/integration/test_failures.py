@@ -122,6 +122,11 @@ def test_a_job_whose_program_ends_first_of_a_cancel_was_stopped(site: Site) -> N
     assert tries
     assert {a.outcome for a in tries} == {"stopped"}
     assert all("stopped by SIGTERM" in (a.reason or "") for a in tries)
+    # nobody asked the invocation to stop: it may happen again, so it is told, and not tried again at once
+    assert site.status(1) == "pending"
+    assert site.reason(1).startswith("process of raw: stopped by SIGTERM")
+    assert part(site, 1)["waits"] == 1
+    assert "wait_until" in part(site, 1)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bson.datetime_ms import DatetimeMS
 
 from straxflow.disks import disks, too_full
 from straxflow.lab.rundb_server import RunDbServer
@@ -269,6 +270,59 @@ def test_no_more_runs_are_at_work_in_the_site_than_max_jobs(site: Site) -> None:
     result = site.dry_run()
     assert "nothing is claimed: 3 runs are at work" in result.output
     assert "0 pending runs would be claimed" in result.output
+
+
+def test_claims_of_the_dead_do_not_count_as_work(site: Site) -> None:
+    site.configure(claim={"max_jobs": 2, "max_runs": 2})
+    for number in (1, 2, 3):
+        site.document(number)
+    here = Owner.current()
+    dead = Owner(here.host, here.boot, here.pid, here.start - 1)
+    with connect(site.config) as db:
+        assert len(Claimer(db, site.config, "online", "theirs", dead).claim_pending(lambda _: True, print)) == 2
+        gate = look(db, site.config, "online")
+        assert gate.room == 2
+        assert claimed(site, gate) == ["000003", "000002"]
+        # nor does one on a run that nobody may take over any more
+        site.runs.update_one({"number": 1}, {"$set": {"straxflow": site.doc(2)["straxflow"]}})
+        site.runs.update_one({"number": 1}, {"$set": {"straxflow.online.claim.owner": dead.as_dict()}})
+        site.runs.update_one({"number": 1}, {"$set": {"tags": [{"name": "abandon"}]}})
+        assert look(db, site.config, "online").room == 0
+        site.runs.update_one({"number": 2}, {"$set": {"straxflow.online.claim.owner": dead.as_dict()}})
+        assert look(db, site.config, "online").room == 1
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "an end without end": {"end": datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)},
+    "an end that no calendar has": {"end": DatetimeMS(2**60)},
+    "a list of numbers": {"number": [3]},
+    "a list with the number of another run": {"number": [2]},
+    "a claim that is a list": {"straxflow": {"online": {"claim": [{"batch": "b"}]}}},
+    "a claim without an owner": {"straxflow": {"online": {"claim": {"batch": "b", "renewed": DatetimeMS(2**60)}}}},
+    "a lease for ever": {
+        "straxflow": {"online": {"claim": {"batch": "b", "owner": Owner.current().as_dict(), "lease_s": float("inf"),
+                                           "renewed": datetime(9999, 1, 1, tzinfo=UTC)}}}
+    },
+    "parts without number": {"straxflow": {"partial": {"chunks": float("inf"), "end": 1, "by": 1, "reason": 1}}},
+    "an experiment that is a list": {"experiment": [1]},
+    "tags that are none": {"tags": {"name": 3}},
+    "detectors that are none": {"detectors": {"a": 1}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_whatever_one_document_is_others_are_claimed(site: Site, odd: str) -> None:
+    site.document(2)
+    site.document(3, processing_status="pending")
+    site.runs.update_one({"number": 3}, {"$set": ODD[odd]})
+    assert due(site).start
+    told: list[str] = []
+    with connect(site.config) as db:
+        claimer = Claimer(db, site.config, "online", "mine", Owner.current())
+        taken = claimer.claim_pending(lambda _: True, told.append, look(db, site.config, "online"))
+    assert "000002" in [one.run.id for one in taken]
+    assert [text for text in told if "3" in text] or len(taken) == 2 or "end" in ODD[odd]
+    assert site.dry_run().code == 0
 
 
 @pytest.mark.parametrize(
