@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import logging
 import os
 import shutil
 import stat
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from straxflow.errors import Damaged, NotMounted, StepFailed
 from straxflow.owner import Owner
+
+log = logging.getLogger(__name__)
 
 INCOMING = ".incoming-"
 DIFFERS = ".differs-"
@@ -179,7 +182,10 @@ def rename_noreplace(source: Path | str, target: Path | str) -> None:
         return
     if code not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
         raise OSError(code, os.strerror(code), os.fspath(source), None, os.fspath(target))
-    # NFS and some others can't: what slips in between check and rename can only be an empty folder
+    # NFS and some others can't. A file gets its name as a second one, which replaces nothing; of folders, what slips
+    # in between check and rename can only be an empty one
+    if stat.S_ISREG(os.lstat(source).st_mode) and _linked(source, target):
+        return
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target))
     try:
@@ -188,6 +194,22 @@ def rename_noreplace(source: Path | str, target: Path | str) -> None:
         if error.errno == errno.ENOTEMPTY:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target)) from None
         raise
+
+
+def _linked(source: Path | str, target: Path | str) -> bool:
+    """Give a file another name, and take the first one; False if this filesystem knows no second names.
+
+    Raises:
+        FileExistsError: if the target exists.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    Path(source).unlink()
+    return True
 
 
 def move_content(source: Path, target: Path) -> None:
@@ -203,6 +225,17 @@ def move_content(source: Path, target: Path) -> None:
         source.rmdir()
 
 
+def _open_up(folder: Path) -> None:
+    """Let this user change all folders of a tree."""
+    folder.chmod(0o700)
+    # from above: what is opened here is looked into next
+    for where, names, _ in os.walk(folder):
+        for name in names:
+            path = Path(where, name)
+            if not path.is_symlink():
+                path.chmod(0o700)
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a scratch tree; gone already is fine.
 
@@ -210,7 +243,16 @@ def remove_tree(folder: Path) -> None:
         StepFailed: if something of it is still there afterwards.
     """
     try:
-        shutil.rmtree(folder)
+        if folder.is_symlink():
+            # what it leads to is somebody else's
+            folder.unlink()
+            return
+        try:
+            shutil.rmtree(folder)
+        except PermissionError:
+            # programs make folders that nobody may write to, themselves included
+            _open_up(folder)
+            shutil.rmtree(folder)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -218,14 +260,19 @@ def remove_tree(folder: Path) -> None:
 
 
 def reap(folder: Path, prefix: str = INCOMING) -> list[Path]:
-    """Remove the scratch in a folder whose owner is provably dead; returns what was removed."""
+    """Remove the scratch in a folder whose owner is provably dead; returns what was removed. The rest is in nobody's
+    way."""
     removed = []
     for path in sorted(Path(folder).iterdir()):
         if path.name.startswith(prefix) and owner_is_dead(path.name.removeprefix(prefix)):
-            if path.is_dir() and not path.is_symlink():
-                remove_tree(path)
-            else:
-                path.unlink(missing_ok=True)
+            try:
+                if path.is_dir() and not path.is_symlink():
+                    remove_tree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            except (StepFailed, OSError) as error:
+                log.warning("left by a dead process: %s", error)
+                continue
             removed.append(path)
     return removed
 

@@ -160,27 +160,33 @@ def publish(source: Path, final: Path, same: Same, *, flushed: bool = False) -> 
     Raises:
         StepFailed, Damaged, Retryable: see `copy_tree`; then `source` is still there.
     """
-    candidate = source
-    if source.stat().st_dev != final.parent.stat().st_dev:
-        candidate = final.parent / incoming_name(final.name)
-        copy_tree(source, candidate, hash_tree(source))
-    elif not flushed:
-        fsync_tree(source)
-    try:
+    if source.stat().st_dev == final.parent.stat().st_dev:
+        if not flushed:
+            fsync_tree(source)
         try:
-            rename_noreplace(candidate, final)
-        except FileExistsError:
-            outcome: Published | Adopted | SetAside = _settle(candidate, final, same)
-        else:
-            fsync_path(final.parent)
-            outcome = Published(final)
+            return _name(source, final, same)
+        except OSError as error:
+            # a disk that is mounted twice is one device
+            if error.errno != errno.EXDEV:
+                raise
+    candidate = final.parent / incoming_name(final.name)
+    copy_tree(source, candidate, hash_tree(source))
+    try:
+        outcome = _name(candidate, final, same)
     except BaseException:
-        if candidate != source:
-            remove_tree(candidate)
+        remove_tree(candidate)
         raise
-    if candidate != source:
-        remove_tree(source)
+    remove_tree(source)
     return outcome
+
+
+def _name(candidate: Path, final: Path, same: Same) -> Published | Adopted | SetAside:
+    try:
+        rename_noreplace(candidate, final)
+    except FileExistsError:
+        return _settle(candidate, final, same)
+    fsync_path(final.parent)
+    return Published(final)
 
 
 def must_be_whole(folder: Path, manifest: Manifest, found: Sequence[FileDigest]) -> None:

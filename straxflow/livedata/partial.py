@@ -49,6 +49,10 @@ def good_chunks(layout: Layout, processing_threads: Mapping[str, int]) -> Found:
     while good < layout.n_chunks and all(_has(layout, good, thread) for thread in threads):
         good += 1
     whole = signed_off(layout, processing_threads) and bool(layout.end) and not layout.temp_files
+    # of files that a crash of the machine emptied the names are left
+    filled = [k for k in range(good) if any((*layout.main.get(k, {}).values(), *layout.post.get(k, {}).values()))]
+    if filled and not whole:
+        good = filled[-1] + 1
     return Found(good, layout.n_chunks, tuple(threads), whole)
 
 

@@ -130,7 +130,9 @@ def _wait(process: subprocess.Popen[bytes] | ServedJob, most_s: float) -> int:
         try:
             ended = select.poll()
             ended.register(handle, select.POLLIN)
-            ended.poll(most_s * 1000)
+            if ended.poll(most_s * 1000):
+                # nothing of it works on; it keeps its number until it is waited for
+                os.killpg(process.pid, signal.SIGKILL)
         finally:
             os.close(handle)
         most_s = 0

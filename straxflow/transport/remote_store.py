@@ -27,7 +27,7 @@ _FLUSH_AND_COOL = (
 _SHA256 = 'cd -- "$1" && find . -type f -printf "%s " -exec sha256sum -z -- {} ";"'
 _RENAME = (
     'cd -- "$1" || exit 3; if [ -e "$3" ] || [ -L "$3" ]; then exit 17; fi; mv -n -T -- "$2" "$3";'
-    ' if [ -e "$2" ]; then exit 17; fi; [ -d "$3" ] && sync .'
+    ' if [ -e "$2" ]; then [ -e "$3" ] && exit 17; exit 1; fi; [ -d "$3" ] && sync .'
 )
 _DROP = 'cd -- "$1" || exit 3; rm -rf -- "$2"; [ ! -e "$2" ]'
 

@@ -205,9 +205,11 @@ class Rsync:
         extra = [f"--timeout={self.idle_s}", f"--partial-dir={PARTIAL}"]
         extra += [f"--link-dest={old}" for old in link_dests[:20]]
         target = Place(f"{self.place.path.rstrip('/')}/{name}", self.place.host).spec()
-        with self._items(extra, f"{source}/", target, timeout_s, only) as items:
-            for _ in items:
-                pass
+        names = [*only]
+        for portion in (names[at : at + _NAMES] for at in range(0, len(names), _NAMES)):
+            with self._items(extra, f"{source}/", target, timeout_s, portion) as items:
+                for _ in items:
+                    pass
 
     def listing(self, target: Path, timeout_s: float) -> list[Item]:
         """All files of the place; `is_sent` if it differs here in size or time."""

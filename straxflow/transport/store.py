@@ -148,6 +148,7 @@ class Store(ABC):
             return self._adopt(source, name, manifest, tolerate)
         old = [n for n in names if is_incoming_of(n, name) and owner_is_dead(n)]
         incoming = incoming_name(name)
+        named = False
         try:
             bad = self._copy_in(source, incoming, manifest, old)
             if bad:
@@ -156,11 +157,14 @@ class Store(ABC):
                 bad = self._copy_in(source, incoming, manifest, [])
             if bad:
                 raise StepFailed(f"{self.where}/{name}: reads back differently, twice: {describe(bad)}")
+            named = True
             renamed = self._rename(incoming, name)
         except ssh.LostConnection:
             raise  # what arrived serves the next attempt, once this process is gone
         except BaseException:
-            self._drop(incoming)
+            # another host may be just about to rename it: what is removed then might have its name already
+            if not named:
+                self._drop(incoming)
             raise
         for left in old if renamed else [*old, incoming]:
             self._drop(left)

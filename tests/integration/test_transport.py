@@ -17,7 +17,7 @@ from straxflow import fsio
 from straxflow.digests import Manifest, hash_tree, verify_tree
 from straxflow.errors import Damaged, Retryable, StepFailed, StraxflowError
 from straxflow.lab.sshd import Sshd
-from straxflow.transport import Adopted, LocalStore, Place, Store, Stored, open_store, pull
+from straxflow.transport import Adopted, LocalStore, Place, Store, Stored, open_store, pull, rsync
 from straxflow.transport import pull as _pull_function
 
 pulling = sys.modules[_pull_function.__module__]
@@ -396,6 +396,35 @@ def test_an_interrupted_put_is_picked_up(store: Store, sshd: Sshd, tmp_path: Pat
     assert store.put(source, "p", manifest) == Stored("p")
     assert len(inodes & {p.stat().st_ino for p in (folder_of(store) / "p").iterdir()}) >= 4
     assert [p.name for p in folder_of(store).iterdir()] == ["p"] and store.verify("p", manifest) == []
+
+
+def test_what_is_being_given_its_name_is_not_removed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = fill(tmp_path / "src")
+    real = type(store)._rename
+    late: list[threading.Timer] = []
+
+    def stopped(self: Store, incoming: str, name: str) -> bool:
+        # the signal comes while another host is at it
+        late.append(threading.Timer(0.3, real, (self, incoming, name)))
+        late[0].start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(store), "_rename", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        store.put(source, "p", hash_tree(source))
+    monkeypatch.undo()
+    late[0].join()
+    assert store.verify("p", hash_tree(source)) == []
+    assert store.put(source, "p", hash_tree(source)) == Adopted("p")
+
+
+def test_many_files_go_to_the_store_in_portions(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rsync, "_NAMES", 3)
+    source = fill(tmp_path / "src")
+    assert store.put(source, "p", hash_tree(source)) == Stored("p")
+    assert store.verify("p", hash_tree(source)) == []
 
 
 def test_a_full_disk_and_an_unmounted_one(store: Store, tmp_path: Path) -> None:

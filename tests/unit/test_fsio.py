@@ -8,7 +8,7 @@ import pytest
 
 from straxflow import fsio
 from straxflow.errors import Damaged, StepFailed
-from straxflow.fsio import rename_noreplace, walk_files, write_atomic
+from straxflow.fsio import remove_tree, rename_noreplace, walk_files, write_atomic
 from straxflow.owner import Owner
 
 ODD = [
@@ -68,6 +68,70 @@ def test_rename_never_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
             rename_noreplace(new, target)
     rename_noreplace(new, tmp_path / "free")
     assert not new.exists() and empty.is_dir()
+
+
+def test_a_file_that_slips_in_is_not_replaced_where_the_kernel_cannot_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fsio, "_libc", object())
+    target = tmp_path / "receipt"
+    real = os.lstat
+
+    def slips_in(path: str) -> os.stat_result:
+        target.write_bytes(b"theirs")
+        return real(path)
+
+    monkeypatch.setattr(os, "lstat", slips_in)
+    monkeypatch.setattr(os.path, "lexists", lambda _: False)
+    with pytest.raises(FileExistsError):
+        write_atomic(target, b"mine", new=True)
+    monkeypatch.undo()
+    assert target.read_bytes() == b"theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["receipt"]
+
+
+def test_what_a_program_made_unwritable_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    deep = Path("tree/sub/deep")
+    deep.mkdir(parents=True)
+    (deep / "file").touch()
+    user = os.geteuid() or 65534
+    for path in (deep / "file", deep, deep.parent, deep.parent.parent, Path()):
+        os.chown(path, user, -1)
+    deep.chmod(0)
+    deep.parent.chmod(0o500)
+    before = os.geteuid()
+    os.seteuid(user)
+    try:
+        remove_tree(Path("tree"))
+    finally:
+        os.seteuid(before)
+    assert not Path("tree").exists()
+
+
+def test_of_a_link_only_the_link_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    remove_tree(tmp_path / "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
+
+
+def test_what_cannot_be_reaped_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = sorted(f".incoming-{dead_token()}" for _ in range(2))
+    for name in names:
+        (tmp_path / name).mkdir()
+    real = fsio.remove_tree
+
+    def fails(folder: Path) -> None:
+        if folder.name == names[0]:
+            raise StepFailed(f"{folder}: could not be removed: busy")
+        real(folder)
+
+    monkeypatch.setattr(fsio, "remove_tree", fails)
+    assert fsio.reap(tmp_path) == [tmp_path / names[1]]
+    assert "busy" in caplog.text
 
 
 def dead_token() -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +49,13 @@ def run(tmp_path: Path, text: str, timeout_s: float = 60) -> Exit:
 def test_exits_are_told_apart(tmp_path: Path, text: str, expected: str, cause: str | None) -> None:
     ended = run(tmp_path, text)
     assert (str(ended), ended.cause) == (expected, cause)
+
+
+def test_what_it_leaves_in_the_background_ends_with_it(tmp_path: Path) -> None:
+    late = tmp_path / "late"
+    assert run(tmp_path, f"os.system('(sleep 0.5; touch {late}) &')").code == 0
+    time.sleep(1)
+    assert not late.exists()
 
 
 def test_a_time_out(tmp_path: Path) -> None:

@@ -65,6 +65,28 @@ def test_a_file_at_the_destination(tmp_path: Path, parent: Path) -> None:
     assert (tmp_path / "a").is_dir() and [p.name for p in parent.iterdir()] == ["p"]
 
 
+@pytest.fixture
+def same_disk_again(tmp_path: Path) -> Iterator[Path]:
+    """A folder that is mounted once more: its device is the same, and nothing can be renamed to it."""
+    (tmp_path / "once").mkdir()
+    again = tmp_path / "again"
+    again.mkdir()
+    if subprocess.run(["mount", "--bind", tmp_path / "once", again], capture_output=True).returncode:
+        pytest.skip("may not mount here")
+    yield again
+    subprocess.run(["umount", "-l", again], check=True)
+
+
+def test_publish_to_another_mount_of_the_same_disk(tmp_path: Path, same_disk_again: Path) -> None:
+    source = tree(tmp_path / "a")
+    manifest = hash_tree(source)
+    assert source.stat().st_dev == same_disk_again.stat().st_dev
+    assert publish(source, same_disk_again / "p", same) == Published(same_disk_again / "p")
+    assert hash_tree(same_disk_again / "p") == manifest
+    assert not source.exists()
+    assert [path.name for path in same_disk_again.iterdir()] == ["p"]
+
+
 def test_a_full_disk_leaves_nothing_and_keeps_the_source(tmp_path: Path, small_disk: Path) -> None:
     with pytest.raises(Retryable, match="disk full"):
         publish(tree(tmp_path / "a", bytes(6 << 20)), small_disk / "p", same)
