@@ -17,6 +17,8 @@ from straxflow.transport.child import die_with_parent
 from straxflow.transport.ssh import command
 
 PORT = "STRAXFLOW_RUNDB_TUNNEL"
+QUICK_S = 10.0
+"""A tunnel that lived shorter was none; and the longest pause before the next one, seconds."""
 
 
 class Tunnel:
@@ -85,10 +87,14 @@ class Tunnel:
         )
 
     def _watch(self) -> None:
-        while not self._closing.wait(1):
+        pause, began = 1.0, time.monotonic()
+        while not self._closing.wait(pause):
             if self._ssh is not None and self._ssh.poll() is not None:
+                # to log in each second, in vain, is what hosts shut people out for
+                pause = 1.0 if time.monotonic() - began > QUICK_S else min(2 * pause, QUICK_S)
                 self._ssh.communicate()
                 self._start()
+                began = time.monotonic()
 
 
 def answers(port: int) -> bool:

@@ -179,7 +179,12 @@ def start(state: State, reading: Reading, campaign: str, most: int | None = None
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     record.owner = Owner.of(process.pid).as_dict()
-    write_atomic(folder / "invocation.json", record.model_dump_json(indent=1).encode())
+    try:
+        write_atomic(folder / "invocation.json", record.model_dump_json(indent=1).encode())
+    except OSError:
+        # nobody would look after it
+        os.killpg(process.pid, signal.SIGTERM)
+        raise
     return Running(state, record, process)
 
 
