@@ -22,7 +22,7 @@ from straxflow.rundb.asked import left_out_of, person_asks, state_before
 from straxflow.rundb.client import Document, RunDb, first_line
 from straxflow.rundb.gate import OPEN, Gate, at_work
 from straxflow.rundb.lapse import claim_lapsed
-from straxflow.rundb.pending import Candidate, candidates, held_and_claimed, readable
+from straxflow.rundb.pending import Candidate, candidates, held_and_claimed, projection, readable
 from straxflow.rundb.rundoc import Run, campaign_part, parse, query_for, shares_state, status_field, status_holder
 from straxflow.rundb.states import STATUS, SUBMITTED, details, other_fields, status_value, still_ours
 
@@ -222,7 +222,7 @@ class Claimer:
 
     def held(self) -> list[Document]:
         """The run documents that this batch holds."""
-        return list(self.db.runs.find({f"{self._ours}.claim.batch": self.batch}))
+        return list(self.db.runs.find({f"{self._ours}.claim.batch": self.batch}, projection(self.campaign)))
 
     def release(
         self, object_id: object, token: int, standing: Standing, products: Mapping[str, ProductState] = NONE

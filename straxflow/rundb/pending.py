@@ -208,7 +208,8 @@ def malformed_numbers(db: RunDb) -> list[str]:
     return [_odd_number(document) for document in db.runs.find(odd, {"number": 1}).limit(20)]
 
 
-def _projection(campaign: str) -> dict[str, int]:
+def projection(campaign: str) -> dict[str, int]:
+    """What is read of a run document to work on it: all but the data entries."""
     fields = "start end detectors source tags daq_config rate processing_status straxflow"
     return dict.fromkeys([*IDENTITY, *fields.split()], 1)
 
@@ -230,7 +231,7 @@ def _newest(*streams: Iterable[Found]) -> Iterator[Found]:
 def _newest_first(
     db: RunDb, query: Document, branch: Document, campaign: str, block: int, problem: Callable[[str], None]
 ) -> Iterator[Found]:
-    cursor = db.runs.find(query, _projection(campaign)).sort("number", DESCENDING).batch_size(min(block, 200))
+    cursor = db.runs.find(query, projection(campaign)).sort("number", DESCENDING).batch_size(min(block, 200))
     for document in _numbered(cursor, problem):
         yield document["number"], document, branch
 
@@ -278,7 +279,7 @@ def held_and_claimed(db: RunDb, config: Config, campaign: str, batch: str) -> tu
 
 def _claimed(db: RunDb, selection: Selection, *more: Document) -> Iterable[Document]:
     either = {"$or": [selection.claimed(), *more]}
-    return db.runs.find(either, _projection(selection.campaign)).sort("number", DESCENDING)
+    return db.runs.find(either, projection(selection.campaign)).sort("number", DESCENDING)
 
 
 def _abandoned(claimed: Iterable[Document], selection: Selection, problem: Callable[[str], None]) -> list[Found]:
