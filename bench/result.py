@@ -57,9 +57,14 @@ def compare(what: str, case: Series, baseline: Series, limit: float | None) -> J
 
 
 def times(title: str, series: list[Series]) -> Table:
-    """Wall clock and CPU of some cases."""
+    """Wall clock, CPU, and where known peak memory of some cases."""
     columns = ["case", "wall, s: median (range)", "CPU, s: median (range)"]
-    return Table(title, columns, [[s.name, s.show(), s.show("cpu")] for s in series])
+    rows = [[s.name, s.show(), s.show("cpu")] for s in series]
+    if any(s.median("peak_mb") for s in series):
+        columns.append("largest process, MB")
+        peaks = [f"{s.median('peak_mb'):.0f}" if s.median("peak_mb") else "" for s in series]
+        rows = [[*row, peak] for row, peak in zip(rows, peaks, strict=True)]
+    return Table(title, columns, rows)
 
 
 def parts(title: str, measured: list[dict[str, float]]) -> Table:

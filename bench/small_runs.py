@@ -165,7 +165,7 @@ class _Measured:
 
 def scaled(sample: Sample, factor: float) -> Sample:
     """What so many times the work would take, if each part takes as long as those that were measured."""
-    return Sample(sample.wall * factor, sample.cpu * factor, sample.own_cpu * factor)
+    return Sample(sample.wall * factor, sample.cpu * factor, sample.own_cpu * factor, sample.peak_mb)
 
 
 def check_same(one: Path, other: Path, runs: list[str]) -> str:

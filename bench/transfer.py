@@ -36,7 +36,7 @@ cmp "$target.there" "$target.here"
 SCRIPTS[HASHED] = "\n".join([LIST, RSYNC, BOTH_SIDES.format(program="xxhsum -q -H2")])
 SCRIPTS[SCP] = "\n".join(['scp -rpq $options "$host:$source" "$target"', LIST, BOTH_SIDES.format(program="sha512sum")])
 NOTES = [
-    "CPU is that of this side, without the background process of straxflow's shared ssh connection.",
+    "CPU is that of this side, with the background process that holds straxflow's shared ssh connection.",
     "The plain tools use ssh as it is, hence its first cipher (ChaCha20). straxflow asks for AES-GCM where the "
     "processor knows AES; what the cipher alone gives is the difference between the two cases of rsync --fsync.",
     "rsync --fsync reads nothing back and compares nothing; straxflow compares the digest that the sender made while "
@@ -125,7 +125,7 @@ def _new(lab: Lab, source: Path, files: Files, judged: list[Judged], tables: lis
     often = [FSYNC, *files.extra]
     cases = {VERIFIED: _verified(lab, source), **{name: _plain(lab, source, name) for name in [*often, *files.once]}}
     found = in_turn(cases, 1)
-    more = in_turn({name: case for name, case in cases.items() if name not in files.once}, files.repetitions - 1)
+    more = in_turn({name: case for name, case in cases.items() if name not in files.once}, files.repetitions - 1, 1)
     for name, series in more.items():
         found[name].samples += series.samples
     for name in [*often, *files.once]:

@@ -1,6 +1,9 @@
 """The benches' command line, arithmetic and report; nothing is timed here."""
 
 import io
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,7 @@ from rich.console import Console
 
 from bench import compression, delays, hashing, report
 from bench.__main__ import BENCHES, parse
-from bench.measure import Sample, Series, in_turn, ratio_of, run
+from bench.measure import Sample, Series, _adopted, cpu_of, in_turn, measure, ratio_of, run
 from bench.result import Result, Table, compare, judge, parts, times
 from bench.site import Lab
 from bench.transfer import Files
@@ -128,3 +131,19 @@ def test_noise_is_of_records_around_the_baselines() -> None:
     assert records.nbytes == 244_000
     low, high = compression.BASELINES
     assert low - 20 < records["data"].min() < records["data"].max() < high + 20
+
+
+def test_the_cpu_of_an_ssh_in_the_background_counts(tmp_path: Path) -> None:
+    # a shell by the name of ssh, which outlives who started it
+    ssh = tmp_path / "ssh"
+    shutil.copy(shutil.which("dash") or "/bin/sh", ssh)
+    busy = "i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done"
+    waits = f"{ssh} -c '{busy}; touch {tmp_path}/done; sleep 20' & while [ ! -e {tmp_path}/done ]; do sleep 0.05; done"
+    sample = run(["bash", "-c", waits])
+    (left,) = _adopted()
+    assert sample.cpu >= cpu_of(left) > 0
+    os.kill(left, signal.SIGKILL)
+    os.waitid(os.P_PID, left, os.WEXITED | os.WNOWAIT)
+    # it is waited for before the next measurement, of which it is no part
+    measure(lambda: None)
+    assert not _adopted()
