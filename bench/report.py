@@ -26,6 +26,8 @@ def verdict_line(results: Sequence[Result]) -> str:
     """Say plainly which goals were missed."""
     judged = [j for result in results for j in result.judged if j.verdict]
     missed = [j for j in judged if j.verdict == "MISSED"]
+    if not judged:
+        return "Nothing here has a goal."
     if not missed:
         return f"All {len(judged)} goals are met."
     names = "; ".join(f"{j.what}: {j.figure}, the goal is {j.goal}" for j in missed)
