@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -245,6 +246,11 @@ def hash_tree(folder: Path, algorithm: str = "xxh128", *, cold: bool = False, th
         threads = 1
     paths = [path for path, _ in files]
     return Manifest(algorithm, tuple(hash_files(folder, paths, algorithm, cold=cold, threads=threads)))
+
+
+def hasher_of(folder: Path, threads: int = THREADS) -> Callable[[str], Manifest]:
+    """Gives the manifest of a folder by any algorithm; for each it is read once."""
+    return cache(partial(hash_tree, folder, threads=threads))
 
 
 def verify_tree(folder: Path, manifest: Manifest, *, cold: bool = True, threads: int = THREADS) -> list[Difference]:

@@ -191,6 +191,14 @@ class Stored(Receipt):
     bytes: int
     seconds: float
     adopted: list[str] = []
+    """Folders that stood in the store already; made at another time, which their metadata tell."""
+    algorithm: str | None = None
+    files: list[tuple[str, int, str]] = []
+    """Of a product with adopted folders: digest of every file as it stands in the store."""
+
+    def manifest(self, sums: Checksums) -> Manifest:
+        """All files as they stand in the store; `sums` is of the copy in staging."""
+        return Manifest.from_rows(self.algorithm, self.files) if self.algorithm and self.files else sums.manifest
 
 
 class Registered(Receipt):

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from straxflow.attempts import all_of
 from straxflow.config import LIVE, Config
-from straxflow.digests import describe, verify_tree
+from straxflow.digests import describe, hasher_of, verify_tree
 from straxflow.folders import open_store
 from straxflow.fsio import DIFFERS, token
+from straxflow.known import known_manifests, unlike_known
 from straxflow.receipts import (
     Checksums,
     Processed,
+    Receipt,
     Registered,
     Released,
     RunFacts,
@@ -43,8 +45,13 @@ def set_aside_stale(config: Config, state: State, run: str) -> list[str]:
 
 def broke_in_store(state: State, run: str, product: str) -> bool:
     """Whether a product's receipt of its store copy was set aside because that copy did not hold."""
-    receipt = state.path(run, product, Stored)
-    return any(receipt.parent.glob(f"{receipt.name}.stale-*"))
+    return bool(stale_receipts(state, run, product, Stored))
+
+
+def stale_receipts(state: State, run: str, product: str, model: type[Receipt]) -> list[Path]:
+    """A product's receipts of one kind that were set aside because they did not hold."""
+    receipt = state.path(run, product, model)
+    return sorted(receipt.parent.glob(f"{receipt.name}.stale-*"))
 
 
 def find_stale(config: Config, state: State, run: str) -> tuple[list[str], list[Path]]:
@@ -86,7 +93,7 @@ def find_stale(config: Config, state: State, run: str) -> tuple[list[str], list[
             if missing:
                 messages.append(f"{product} is not in staging ({', '.join(missing)}): it is made again")
                 stale += [state.path(run, product, model) for model in (Processed, Checksums)]
-            elif damaged and (odd := changed(config.folders.staging, made, state.find(run, product, Checksums))):
+            elif damaged and (odd := _odd_in_staging(config, made, state.find(run, product, Checksums))):
                 messages += [f"{name} in staging changed since it was made ({odd[name]}): made again" for name in odd]
                 stale += [state.path(run, product, model) for model in (Processed, Checksums)]
                 stale += [config.folders.staging / name for name in odd]
@@ -106,13 +113,23 @@ def find_stale(config: Config, state: State, run: str) -> tuple[list[str], list[
     return messages, stale
 
 
+def _odd_in_staging(config: Config, made: Processed, sums: Checksums | None) -> dict[str, str]:
+    """What is odd in the staging folders of a product, by folder; of an adopted one its digest is no proof."""
+    odd = changed(config.folders.staging, made, sums)
+    known = known_manifests(config.folders.state, made.run, made.targets) if made.adopted else []
+    for name in [target.folder for target in made.targets.values() if target.folder not in odd]:
+        if why := unlike_known(known, name, hasher_of(config.folders.staging / name)):
+            odd[name] = why
+    return odd
+
+
 def _holds(store: Store, state: State, run: str, product: str, folder: str) -> bool:
     """Whether a product stands in the store, every file with the digest of its manifest."""
     sums = state.find(run, product, Checksums)
     stored = state.find(run, product, Stored)
     if sums is None or stored is None or not store.exists(folder):
         return False
-    odd = store.verify(folder, sums.manifest.below(folder), cold=False)
+    odd = store.verify(folder, stored.manifest(sums).below(folder), cold=False)
     # an adopted copy was made at another time, which its metadata tell
-    may_differ = folder in stored.adopted
+    may_differ = folder in stored.adopted and not stored.files
     return all(may_differ and d.kind != "missing" and d.path.endswith("-metadata.json") for d in odd)

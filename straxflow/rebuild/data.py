@@ -29,10 +29,14 @@ class Found:
     stored: bool
     entries: list[Document]
 
+    def by(self, algorithm: str) -> Manifest:
+        """The manifest by an algorithm."""
+        same = self.manifest.algorithm == algorithm
+        return self.manifest if same else self.place.manifest(self.target.folder, algorithm)
+
     def digests(self, algorithm: str) -> tuple[FileDigest, ...]:
         """The files, digested so."""
-        same = self.manifest.algorithm == algorithm
-        return (self.manifest if same else self.place.manifest(self.target.folder, algorithm)).files
+        return self.by(algorithm).files
 
 
 @dataclass

@@ -11,6 +11,7 @@ from straxflow.config import LIVE, Config
 from straxflow.digests import Manifest, describe
 from straxflow.errors import Damaged, StraxflowError
 from straxflow.fsio import write_atomic
+from straxflow.known import known_manifests, unlike_known
 from straxflow.rebuild.data import Finder, Found
 from straxflow.rebuild.evidence import Evidence
 from straxflow.rebuild.files import Receipts
@@ -52,14 +53,16 @@ class ProductRebuild:
         if len(found) < len(names):
             return
         how = self._verified_by(found)
-        if made is None:
-            self.receipts.make(self._processed(found, how))
         sums = self.receipts.find(Checksums)
         if sums is None:
-            self._checksums(found, how)
+            self._must_be_as_known(found)
         elif differing := self._differs(sums, found):
             self.receipts.problem(f"differs from {Checksums.name}: {differing}")
             return
+        if made is None:
+            self.receipts.make(self._processed(found, how))
+        if sums is None:
+            self._checksums(found, how)
         if all(one.stored for one in found.values()):
             if self.receipts.find(Stored) is None:
                 self._stored(found, how)
@@ -109,6 +112,12 @@ class ProductRebuild:
             rebuilt=how,
         )
 
+    def _must_be_as_known(self, found: Mapping[str, Found]) -> None:
+        known = known_manifests(self.config.folders.state, self.run.id, found)
+        for one in found.values():
+            if why := unlike_known(known, one.target.folder, one.by):
+                raise Damaged(f"{one.target.folder} differs from the lists of its files in the state folder: {why}")
+
     def _checksums(self, found: Mapping[str, Found], how: str) -> None:
         rows = [
             (f"{one.target.folder}/{f.path}", f.size, f.digest) for one in found.values() for f in one.manifest.files
@@ -116,13 +125,6 @@ class ProductRebuild:
         manifest = Manifest.from_rows(self.config.checksum, rows)
         file = self.receipts.folder / f"{self.config.checksum}sums.txt"
         if file.is_file():
-            try:
-                earlier = Manifest.from_list(manifest.algorithm, file.read_bytes(), {p: s for p, s, _ in rows})
-                odd = earlier.differences(manifest.files)
-            except Damaged as error:
-                raise Damaged(f"{file}: {error}: files that it names are not there") from None
-            if odd:
-                raise Damaged(f"differs from {file}: {describe(odd)}")
             how += f", and {file.name}"
         receipt = Checksums(
             run=self.run.id,
@@ -148,13 +150,13 @@ class ProductRebuild:
 
     def _stored(self, found: Mapping[str, Found], how: str) -> None:
         sums = self.receipts.find(Checksums)
-        adopted = []
+        adopted: list[str] = []
+        rows: list[tuple[str, int, str]] = []
         if sums:
-            adopted = [
-                one.target.folder
-                for one in found.values()
-                if sums.manifest_of(one.target.folder).differences(one.digests(sums.algorithm))
-            ]
+            for one in found.values():
+                name, files = one.target.folder, one.digests(sums.algorithm)
+                adopted += [name] if sums.manifest_of(name).differences(files) else []
+                rows += [(f"{name}/{f.path}", f.size, f.digest) for f in files]
         self.receipts.make(
             Stored(
                 run=self.run.id,
@@ -165,6 +167,8 @@ class ProductRebuild:
                 bytes=sum(one.target.bytes for one in found.values()),
                 seconds=0,
                 adopted=adopted,
+                algorithm=sums.algorithm if sums and adopted else None,
+                files=rows if adopted else [],
                 rebuilt=how,
             )
         )

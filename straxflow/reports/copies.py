@@ -116,8 +116,10 @@ class Copies:
                 manifest = self.state.get(run, LIVE, Transferred).manifest
                 differences = verify_tree(Path(copy.folder), manifest)
             else:
-                manifest = self.state.get(run, copy.product, Checksums).manifest.below(name)
-                differences = self._again(copy, name, manifest)
+                sums = self.state.get(run, copy.product, Checksums)
+                stored = self.state.get(run, copy.product, Stored) if copy.kind == "store" else None
+                manifest = stored.manifest(sums) if stored else sums.manifest
+                differences = self._again(copy, name, manifest.below(name))
             if copy.kind == "store":
                 differences = self._tolerated(run, copy.product, name, differences)
         except (StraxflowError, OSError) as error:
@@ -133,6 +135,7 @@ class Copies:
 
     def _tolerated(self, run: str, product: str, name: str, found: list[Difference]) -> list[Difference]:
         """Without the write times in the metadata of a copy that was adopted: it was made at another time."""
-        if name not in self.state.get(run, product, Stored).adopted:
+        stored = self.state.get(run, product, Stored)
+        if name not in stored.adopted or stored.files:
             return found
         return [d for d in found if d.kind == "missing" or not d.path.endswith("-metadata.json")]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from straxflow.digests import FileDigest, Manifest, describe, hash_tree
+from straxflow.digests import FileDigest, Manifest, hasher_of
 from straxflow.errors import Damaged, StepFailed
 from straxflow.fsio import write_atomic
+from straxflow.known import known_manifests, unlike_known
 from straxflow.receipts import Checksums, Processed
 from straxflow.staged import algorithm_of, not_as_made
 from straxflow.steps.job import Job, Step, log
@@ -19,20 +20,20 @@ def checksum(job: Job) -> Checksums:
     algorithm = job.config.checksum
     made = job.state.get(job.run, job.product, Processed)
     files: list[FileDigest] = []
-    for target in made.targets.values():
+    for name, target in made.targets.items():
         folder = _place(job, target.folder)
-        found = hash_tree(folder, algorithm, threads=job.threads)
-        as_then = found
-        if algorithm_of(target, algorithm) != algorithm:
-            as_then = hash_tree(folder, algorithm_of(target), threads=job.threads)
-        if odd := not_as_made(target, as_then):
+        hashed = hasher_of(folder, job.threads)
+        found = hashed(algorithm)
+        if odd := not_as_made(target, hashed(algorithm_of(target, algorithm))):
             raise Damaged(f"run {job.run}: {folder}: changed since it was made: {odd}; straxflow retry makes it again")
+        # what was not made now must be what it was when it was made
+        if made.adopted or folder.parent != job.config.folders.staging:
+            known = known_manifests(job.config.folders.state, job.run, [name])
+            if why := unlike_known(known, target.folder, hashed):
+                raise Damaged(f"run {job.run}: {folder} is not what it was: {why}; it is not given a new manifest")
         files += [FileDigest(f"{target.folder}/{f.path}", f.size, f.digest) for f in found.files]
     manifest = Manifest.from_rows(algorithm, [(f.path, f.size, f.digest) for f in files])
     list_file = job.state.run(job.run) / job.product / f"{algorithm}sums.txt"
-    dropped = not (job.config.folders.staging / next(iter(made.targets.values())).folder).is_dir()
-    if dropped or made.adopted:
-        _compare_with_earlier(manifest, list_file)
     write_atomic(list_file, manifest.to_list())
     log.info("%d files, %.1f MB", len(files), manifest.bytes / 1e6)
     return Checksums(
@@ -57,19 +58,6 @@ def _place(job: Job, name: str) -> Path:
         f"run {job.run}: {staging} is not there any more, though {Processed.name} of {job.product} says it was "
         f"made; make it again: snakemake ... runs/{job.run}/{job.product}/{Processed.name} -R process"
     )
-
-
-def _compare_with_earlier(manifest: Manifest, list_file: Path) -> None:
-    """A manifest made anew from the store must be the one by which the product was stored."""
-    if not list_file.is_file():
-        return
-    sizes = {file.path: file.size for file in manifest.files}
-    try:
-        earlier = Manifest.from_list(manifest.algorithm, list_file.read_bytes(), sizes)
-    except Damaged as error:
-        raise Damaged(f"{list_file}: {error}: files it names are not in the store") from None
-    if odd := earlier.differences(manifest.files):
-        raise Damaged(f"the store differs from {list_file}: {describe(odd)}; it is not given a new manifest")
 
 
 step = Step("checksum", checksum)

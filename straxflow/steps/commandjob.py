@@ -10,12 +10,13 @@ from straxflow.errors import StepFailed, as_text
 from straxflow.fsio import walk_files
 from straxflow.receipts import Target
 from straxflow.settings import settings_digest
+from straxflow.steps.existing import Existing
 from straxflow.steps.job import Job
 from straxflow.steps.made import Made
 from straxflow.steps.program import failure, run_program
 
 
-def make(job: Job, source: Path, scratch: Path) -> Made:
+def make(job: Job, source: Path, scratch: Path, existing: Existing) -> Made:
     """Run the command of a product; success is exit code 0 and at least one file, none of them empty."""
     chosen = job.config.products[job.product]
     facts = job.state.facts(job.run)
@@ -24,7 +25,7 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
     output = scratch / "out" / name
     output.mkdir(parents=True)
     there = job.config.folders.staging / name
-    if there.is_dir() and not job.from_scratch:
+    if there.is_dir() and there not in existing.unfit and not job.from_scratch:
         # published by an attempt that was killed before its receipt: it is whole, or it would not have its name
         return _made(job, there, output, name, lineage, 0, 0, {job.product: there})
     fields = {

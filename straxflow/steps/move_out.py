@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from functools import partial
 
-from straxflow.digests import Difference, Manifest, describe, verify_tree
+from straxflow.digests import ALGORITHMS, Difference, FileDigest, Manifest, describe, verify_tree
 from straxflow.errors import Damaged
 from straxflow.folders import open_store
+from straxflow.fsio import write_atomic
 from straxflow.receipts import Checksums, Processed, Stored
 from straxflow.recheck import broke_in_store
 from straxflow.staged import not_as_made
@@ -26,6 +28,7 @@ def move_out(job: Job) -> Stored:
     store = open_store(config)
     store.check_marker("store", config.site)
     adopted = []
+    in_store: list[FileDigest] = []
     for target in made.targets.values():
         job.fence.check()
         manifest = sums.manifest.below(target.folder)
@@ -36,9 +39,15 @@ def move_out(job: Job) -> Stored:
         outcome = store.put(config.folders.staging / target.folder, target.folder, manifest, tolerate)
         if isinstance(outcome, Adopted):
             adopted.append(target.folder)
+            manifest = _as_it_stands(job, store, target.folder, manifest, outcome.differing)
             log.info("%s: the same data are in the store already", target.folder)
         else:
             log.info("%s: stored and read back", target.folder)
+        in_store += [FileDigest(f"{target.folder}/{f.path}", f.size, f.digest) for f in manifest.files]
+    stands = Manifest(sums.algorithm, tuple(in_store))
+    if adopted:
+        # the copy in staging will be dropped: the list is for the one that stays
+        write_atomic(job.state.run(job.run) / job.product / f"{sums.algorithm}sums.txt", stands.to_list())
     return Stored(
         run=job.run,
         product=job.product,
@@ -48,6 +57,8 @@ def move_out(job: Job) -> Stored:
         bytes=made.bytes,
         seconds=round(time.monotonic() - began, 3),
         adopted=adopted,
+        algorithm=stands.algorithm if adopted else None,
+        files=stands.rows if adopted else [],
     )
 
 
@@ -70,11 +81,29 @@ def only_times_differ(job: Job, store: Store, name: str, difference: Difference)
     if not difference.path.endswith("-metadata.json") or difference.kind not in ("size", "digest"):
         return False
     try:
-        here = json.loads((job.config.folders.staging / name / difference.path).read_bytes())
-        there = json.loads(store.read_file(name, difference.path))
+        return _same_but_for_times(job, name, difference.path, store.read_file(name, difference.path))
+    except OSError:
+        return False
+
+
+def _same_but_for_times(job: Job, name: str, path: str, content: bytes) -> bool:
+    try:
+        return not differences(json.loads((job.config.folders.staging / name / path).read_bytes()), json.loads(content))
     except (OSError, ValueError):
         return False
-    return not differences(here, there)
+
+
+def _as_it_stands(job: Job, store: Store, name: str, manifest: Manifest, differing: Sequence[str]) -> Manifest:
+    """The manifest of an adopted copy, whose metadata tell other times: it must hold once the one here is dropped."""
+    files = manifest.by_path
+    for path in differing:
+        content = store.read_file(name, path)
+        if not _same_but_for_times(job, name, path, content):
+            raise Damaged(f"{store.where}/{name}/{path}: changed while it was read")
+        hasher = ALGORITHMS[manifest.algorithm]()
+        hasher.update(content)
+        files[path] = FileDigest(path, len(content), hasher.hexdigest())
+    return Manifest(manifest.algorithm, tuple(files.values()))
 
 
 step = Step("move_out", move_out)

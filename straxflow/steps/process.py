@@ -10,16 +10,18 @@ from pathlib import Path
 from straxflow import redo
 from straxflow.campaigns import source_state
 from straxflow.config import LIVE
-from straxflow.digests import describe, hash_tree, verify_tree
+from straxflow.digests import describe, hash_tree, hasher_of, verify_tree
 from straxflow.errors import Damaged, StepFailed
 from straxflow.folders import open_store
-from straxflow.fsio import fsync_path, incoming_name, reap, remove_tree
+from straxflow.fsio import DIFFERS, fsync_path, incoming_name, reap, remove_tree, token
+from straxflow.known import unlike_known
 from straxflow.permissions import grant
 from straxflow.publish import SetAside, copy_tree, publish
 from straxflow.receipts import Checksums, Processed, Stored, Target, Transferred
 from straxflow.settings import settings_digest
 from straxflow.staged import changed
 from straxflow.steps import commandjob, straxstep
+from straxflow.steps.existing import Existing, look
 from straxflow.steps.job import Job, Step, log
 from straxflow.steps.made import Made
 from straxflow.steps.summary import summarise
@@ -40,10 +42,11 @@ def process(job: Job) -> Processed:
     try:
         source = _source_folder(job, scratch)
         work = straxstep.make if product.kind == "strax" else commandjob.make
-        made = work(job, source, scratch)
+        existing = look(job)
+        made = work(job, source, scratch, existing)
         records_in, records_out = _records(job, made)
         job.fence.check()
-        targets = {name: _publish(job, name, target, made) for name, target in made.targets.items()}
+        targets = {name: _publish(job, name, target, made, existing) for name, target in made.targets.items()}
         redo.fulfil(job.state, job.run, job.product)
         seconds = time.monotonic() - began
         summarise(job, targets, scratch)
@@ -92,12 +95,12 @@ def _source_folder(job: Job, scratch: Path) -> Path:
         )
     store = open_store(job.config)
     store.check_marker("store", job.config.site)
-    sums = state.get(job.run, source, Checksums)
+    manifest = stored.manifest(state.get(job.run, source, Checksums))
     fetched = scratch / "source"
     fetched.mkdir()
     for folder in folders:
         log.info("bringing %s back from the store", folder)
-        store.fetch(folder, fetched / folder, sums.manifest.below(folder))
+        store.fetch(folder, fetched / folder, manifest.below(folder))
     return fetched
 
 
@@ -137,7 +140,7 @@ def _records(job: Job, made: Made) -> tuple[int | None, int | None]:
     return check.records, records_out
 
 
-def _publish(job: Job, name: str, target: Target, made: Made) -> Target:
+def _publish(job: Job, name: str, target: Target, made: Made, existing: Existing) -> Target:
     """Publish a target to staging; gives it with the digest of what stands there now, for the steps that follow."""
     staging = job.config.folders.staging
     final = staging / target.folder
@@ -145,8 +148,16 @@ def _publish(job: Job, name: str, target: Target, made: Made) -> Target:
     if name in made.already_stored:
         if made.already_stored[name].parent == staging:
             return _with_digest(job, target)
-        copy_tree(made.already_stored[name], made_here, hash_tree(made.already_stored[name]))
+        stored = made.already_stored[name]
+        hashed = hasher_of(stored)
+        if why := unlike_known(existing.known, target.folder, hashed):
+            raise Damaged(f"run {job.run}: {stored} changed meanwhile: {why}")
+        copy_tree(stored, made_here, hashed(job.config.checksum))
     grant(job.config, made_here)
+    if final in existing.unfit and final.is_dir() and not _same(final, made_here):
+        aside = final.with_name(f"{DIFFERS}{final.name}~{token()}")
+        final.rename(aside)
+        log.warning("%s broke (%s): now %s", final, existing.unfit[final], aside.name)
     outcome = publish(made_here, final, _same)
     fsync_path(staging)
     if isinstance(outcome, SetAside):

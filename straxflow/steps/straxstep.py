@@ -16,20 +16,21 @@ from straxflow.forks.shared import STRAX
 from straxflow.fsio import walk_files
 from straxflow.lastwords import last_words
 from straxflow.receipts import Processed, RunFacts, Target
+from straxflow.steps.existing import Existing
 from straxflow.steps.job import Job, log
 from straxflow.steps.made import Made
 from straxflow.steps.program import Exit, failure, run_program
 from straxflow.straxjob.validate import Coverage, check_strax_folder
 
 
-def make(job: Job, source: Path, scratch: Path) -> Made:
+def make(job: Job, source: Path, scratch: Path, existing: Existing) -> Made:
     """Make the data types of a product with strax in `scratch`."""
     config, chosen = job.config, job.config.products[job.product]
     output = scratch / "out"
     output.mkdir()
     request, result_file = scratch / "job.json", scratch / "result.json"
     facts = job.state.facts(job.run)
-    request.write_text(json.dumps(_request(job, facts, source, output)), encoding="utf-8")
+    request.write_text(json.dumps(_request(job, facts, source, output, existing)), encoding="utf-8")
     python = config.strax.python
     argv = [sys.executable] if python == ["python"] else list(python)
     words = [str(request), str(result_file)]
@@ -80,15 +81,12 @@ def make(job: Job, source: Path, scratch: Path) -> Made:
     )
 
 
-def _request(job: Job, facts: RunFacts, source: Path, output: Path) -> dict[str, Any]:
+def _request(job: Job, facts: RunFacts, source: Path, output: Path, existing: Existing) -> dict[str, Any]:
     config, chosen = job.config, job.config.products[job.product]
     source_types = {}
     if chosen.source != LIVE:
         made = source_state(config, job.state, chosen.source).get(job.run, chosen.source, Processed)
         source_types = {name: target.lineage_hash for name, target in made.targets.items()}
-    existing = [config.folders.staging]
-    if config.store.ssh is None:
-        existing.append(config.store.folder)
     return {
         "run": job.run,
         "facts": facts.model_dump(mode="json"),
@@ -100,7 +98,8 @@ def _request(job: Job, facts: RunFacts, source: Path, output: Path) -> dict[str,
         "source_types": source_types,
         "output_folder": str(output),
         "targets": config.targets(job.product),
-        "existing_folders": [str(path) for path in existing],
+        "existing_folders": [str(path) for path in existing.places],
+        "unfit_folders": [str(path) for path in existing.unfit],
         "from_scratch": job.from_scratch,
         "workers": chosen.workers or config.strax.workers,
     }

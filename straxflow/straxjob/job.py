@@ -22,6 +22,8 @@ def find_stored(request: Request, hashes: dict[str, str]) -> dict[str, Path]:
     for data_type, lineage_hash in hashes.items():
         for root in request.existing_folders:
             folder = root / request.folder_name(data_type, lineage_hash)
+            if folder in request.unfit_folders:
+                continue
             try:
                 check_strax_folder(folder)
             except StraxflowError:

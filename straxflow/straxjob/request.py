@@ -28,8 +28,8 @@ class Request:
     `run` is the run id ("000932"), `facts` the run's acquisition facts (see receipts: number, start, end,
     mode, daq_config, ...). `source` is "live" (`source_folder` holds `<run>/`) or "data" (it holds
     `<run>-<type>-<lineage hash>/` for each of `source_types`, {data type: lineage hash}).
-    `existing_folders` are stores that may already hold a target; `register` names extra plugins
-    ("module:class").
+    `existing_folders` are stores that may already hold a target, but `unfit_folders` in them are not
+    taken; `register` names extra plugins ("module:class").
     """
 
     run: str
@@ -43,6 +43,7 @@ class Request:
     config: dict[str, Any] = field(default_factory=dict)
     source_types: dict[str, str] = field(default_factory=dict)
     existing_folders: tuple[Path, ...] = ()
+    unfit_folders: tuple[Path, ...] = ()
     register: tuple[str, ...] = ()
     from_scratch: bool = False
     workers: int = 1
@@ -78,6 +79,7 @@ class Request:
                 "source_folder": Path(raw["source_folder"]),
                 "output_folder": Path(raw["output_folder"]),
                 "existing_folders": tuple(Path(p) for p in raw.get("existing_folders", ())),
+                "unfit_folders": tuple(Path(p) for p in raw.get("unfit_folders", ())),
                 "register": tuple(raw.get("register", ())),
             }
         )

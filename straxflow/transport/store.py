@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from straxflow.digests import Difference, Manifest, describe, verify_tree
@@ -46,9 +46,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Adopted:
-    """The same product stood there already."""
+    """The same product stood there already, but for what was tolerated in the `differing` files."""
 
     name: str
+    differing: tuple[str, ...] = field(default=(), compare=False)
 
 
 def _nothing(_: Difference) -> bool:
@@ -181,7 +182,7 @@ class Store(ABC):
                 f"{self.where}/{name}: a different product is there already, and stays; {source} was not "
                 f"stored. {describe(differences)}. Find out which is right and move the other away"
             )
-        return Adopted(name)
+        return Adopted(name, tuple(d.path for d in found))
 
     def set_aside(self, name: str) -> str:
         """Give a product's folder a hidden name, which is returned; nothing is removed."""
