@@ -114,7 +114,8 @@ def test_a_product_that_fails_is_given_up_and_a_person_gets_it_all(site: Site) -
 
 def test_a_job_whose_program_ends_first_of_a_cancel_was_stopped(site: Site) -> None:
     # the program gets its signal, and a while later the step
-    command = "sh -c '(sleep 0.2; kill -TERM $PPID) & kill -TERM $$'"
+    kill = '(setsid sh -c "sleep 0.4; kill -TERM $PPID") &'  # of another group: its own ends with the program
+    command = f"sh -c '{kill} sleep 0.2; kill -TERM $$'"
     site.configure(products={"raw": {"from": "live", "kind": "command", "command": command}})
     site.take(1, size_mb=0.5)
     assert site.snakemake().code == 1
