@@ -15,7 +15,7 @@ import xxhash
 
 from straxflow import uncached
 from straxflow.errors import Damaged
-from straxflow.fsio import naming, walk_files
+from straxflow.fsio import naming, walk_files, write_back
 
 THREADS = 2
 FOR_ONE_THREAD = 16 << 20
@@ -61,10 +61,10 @@ class Difference:
 
 
 def digest_file(
-    folder: Path, path: str, algorithm: str = "xxh128", *, cold: bool = False, sync: bool = False
+    folder: Path, path: str, algorithm: str = "xxh128", *, cold: bool = False, sync: bool = False, write: bool = False
 ) -> FileDigest:
     """Size and digest of one file of a folder. `sync` flushes it to disk first; `cold` too, and reads past the page
-    cache."""
+    cache; `write` writes it, as `write_back` does."""
     where = f"{folder}/{path}"
     hasher, size = ALGORITHMS[algorithm](), 0
     with naming(where):
@@ -73,6 +73,8 @@ def digest_file(
         try:
             if cold or sync:
                 os.fsync(fd)
+            elif write:
+                write_back(fd)
             if cold:
                 # only clean pages can be dropped, hence after the fsync
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

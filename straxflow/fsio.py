@@ -25,6 +25,7 @@ MARKER = ".straxflow.json"
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
+_WRITE_AND_WAIT = 7  # SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE, _WAIT_AFTER
 
 
 def token() -> str:
@@ -41,6 +42,14 @@ def owner_is_dead(name: str) -> bool:
 def incoming_name(name: str = "") -> str:
     """A new hidden name for something that is on its way to `name`, owned by this process."""
     return f"{INCOMING}{name}~{token()}" if name else f"{INCOMING}{token()}"
+
+
+def differs_name(name: str) -> str:
+    """A new hidden name for what is set aside beside `name`, also if that is a hidden one itself; it is for a person,
+    and nothing here removes it."""
+    if name.startswith(INCOMING):
+        name = name.removeprefix(INCOMING).rsplit("~", 5)[0]
+    return f"{DIFFERS}{name}~{token()}"
 
 
 def is_incoming_of(hidden: str, name: str) -> bool:
@@ -167,6 +176,19 @@ def sync_filesystem(folder: Path) -> None:
         os.close(fd)
 
 
+def write_back(fd: int) -> None:
+    """Write what memory holds of an open file, and fail if that fails, or failed before unseen, as fsync would; but
+    leave it to a `sync_filesystem` afterwards, one for thousands of files, to flush the disk's own cache."""
+    code = errno.ENOSYS
+    if hasattr(_libc, "sync_file_range"):
+        if _libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), _WRITE_AND_WAIT) == 0:
+            return
+        code = ctypes.get_errno()
+    if code not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        raise OSError(code, os.strerror(code))
+    os.fsync(fd)
+
+
 def rename_noreplace(source: Path | str, target: Path | str) -> None:
     """Rename, but never onto anything, not even onto an empty folder.
 
@@ -213,15 +235,19 @@ def _linked(source: Path | str, target: Path | str) -> bool:
 
 
 def move_content(source: Path, target: Path) -> None:
-    """Move what stands in a folder to another one of its filesystem, where nothing is replaced.
+    """Move what stands in a folder, and in those in it, to another one of its filesystem, where nothing is replaced.
 
     A program that outlived its owner, and still works in `source`, does not find there what was moved. What cannot be
     moved stays, and so does `source` then; if it is not there any more, there is nothing to do.
     """
     with suppress(OSError):
         for name in os.listdir(source):  # noqa: PTH208  (thousands of them: a Path takes as long as its renaming)
-            with suppress(FileExistsError):
-                rename_noreplace(f"{source}/{name}", f"{target}/{name}")
+            here, there = f"{source}/{name}", f"{target}/{name}"
+            try:
+                rename_noreplace(here, there)
+            except FileExistsError:
+                if all(Path(one).is_dir() and not Path(one).is_symlink() for one in (here, there)):
+                    move_content(Path(here), Path(there))
         source.rmdir()
 
 

@@ -14,7 +14,7 @@ from straxflow import uncached
 from straxflow.digests import ALGORITHMS, FileDigest, Manifest, describe, digest_file, hash_tree
 from straxflow.errors import Damaged, Retryable, StepFailed
 from straxflow.fsio import (
-    DIFFERS,
+    differs_name,
     fsync_folders,
     fsync_path,
     fsync_tree,
@@ -22,7 +22,6 @@ from straxflow.fsio import (
     naming,
     remove_tree,
     rename_noreplace,
-    token,
 )
 
 Same = Callable[[Path, Path], bool]
@@ -145,7 +144,7 @@ def _settle(candidate: Path, final: Path, same: Same) -> Adopted | SetAside:
     if same(final, candidate):
         remove_tree(candidate)
         return Adopted(final)
-    aside = final.parent / f"{DIFFERS}{final.name}~{token()}"
+    aside = final.parent / differs_name(final.name)
     rename_noreplace(candidate, aside)
     fsync_path(final.parent)
     return SetAside(final, aside)

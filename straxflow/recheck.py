@@ -8,7 +8,7 @@ from straxflow.attempts import all_of
 from straxflow.config import LIVE, Config
 from straxflow.digests import describe, hasher_of, verify_tree
 from straxflow.folders import open_store
-from straxflow.fsio import DIFFERS, token
+from straxflow.fsio import differs_name
 from straxflow.known import known_manifests, unlike_known
 from straxflow.receipts import (
     Checksums,
@@ -37,7 +37,7 @@ def set_aside_stale(config: Config, state: State, run: str) -> list[str]:
     messages, stale = find_stale(config, state, run)
     for path in stale:
         if path.is_dir():
-            path.rename(path.with_name(f"{DIFFERS}{path.name}~{token()}"))
+            path.rename(path.with_name(differs_name(path.name)))
         elif path.is_file():
             path.rename(path.with_name(f"{path.name}.stale-{now():%Y%m%dT%H%M%S}"))
     return messages

@@ -10,10 +10,14 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from straxflow.livedata.layout import CHUNK, TEMP, THE_END, Layout, read_layout, reader_of, signed_off
+
+CLOSED = "closed by hand\n"
+"""What a file of THE_END says that no reader wrote."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,26 @@ def keep_good(folder: Path, chunks: int, processing_threads: Mapping[str, int]) 
     seen = Counter(map(reader_of, threads))
     silent = [f"{reader}_silent{i}" for reader, n in processing_threads.items() for i in range(n - seen[reader])]
     made = []
-    for name, words, here in ((f"{chunks:06d}", "", threads), (THE_END, "closed by hand\n", threads + silent)):
+    # the signatures first: by them `forget_made` knows that the last chunk is made too
+    for name, words, here in ((THE_END, CLOSED, threads + silent), (f"{chunks:06d}", "", threads)):
         (folder / name).mkdir()
         for thread in here:
             (folder / name / thread).write_text(words)
             made.append(f"{name}/{thread}")
     return made
+
+
+def forget_made(folder: Path) -> None:
+    """Remove what `keep_good` made in an attempt that was then killed: no DAQ has it, or has lost it."""
+    signed = [path for path in (folder / THE_END).glob("*") if path.read_bytes() == CLOSED.encode()]
+    if not signed:
+        return
+    last = folder / f"{max(read_layout(folder).main, default=0):06d}"
+    for path in [*(path for path in last.glob("*") if path.stat().st_size == 0), *signed]:
+        path.unlink()
+    for emptied in (last, folder / THE_END):
+        with suppress(OSError):
+            emptied.rmdir()
 
 
 def made_in(paths: Iterable[str], chunks: int) -> list[str]:

@@ -156,7 +156,7 @@ class Inventory:
 def _leftover(name: str) -> tuple[Fate, str]:
     """Hidden names carry the token of who made them."""
     if name.startswith(DIFFERS):
-        return "leftover", "set aside because a different one is there; compare them, and remove one by hand"
+        return "leftover", "set aside because a different one, or none, is there; compare them, and remove one by hand"
     owner = Owner.from_token("~".join(name.removeprefix(INCOMING).rsplit("~", 5)[-5:]))
     if owner is None:
         return "unknown", "hidden, and not of straxflow's making"

@@ -15,7 +15,7 @@ from straxflow.errors import Damaged, Retryable, StepFailed
 from straxflow.expected import rated_bytes
 from straxflow.fsio import incoming_name, is_incoming_of, move_content, owner_is_dead, remove_tree, walk_files
 from straxflow.livedata import LiveExpectation, LiveReport, NotComplete, Scans, check_live_data, is_complete
-from straxflow.livedata.partial import keep_good
+from straxflow.livedata.partial import forget_made, keep_good
 from straxflow.permissions import grant
 from straxflow.publish import SetAside, publish
 from straxflow.receipts import LiveFacts, Partial, RunFacts, Transferred
@@ -93,6 +93,7 @@ def _take_over(earlier: list[Path], incoming: Path) -> list[Path]:
         if owner_is_dead(folder.name):
             log.info("going on with what %s holds", folder.name)
             move_content(folder, incoming)
+    forget_made(incoming)
     return [folder for folder in earlier if folder.is_dir()]
 
 

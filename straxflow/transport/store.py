@@ -10,7 +10,7 @@ from pathlib import Path
 
 from straxflow.digests import Difference, Manifest, describe, verify_tree
 from straxflow.errors import ConfigError, Damaged, StepFailed
-from straxflow.fsio import DIFFERS, INCOMING, incoming_name, is_incoming_of, owner_is_dead, token
+from straxflow.fsio import INCOMING, differs_name, incoming_name, is_incoming_of, owner_is_dead
 from straxflow.transport import ssh
 
 
@@ -186,7 +186,7 @@ class Store(ABC):
 
     def set_aside(self, name: str) -> str:
         """Give a product's folder a hidden name, which is returned; nothing is removed."""
-        hidden = f"{DIFFERS}{name}~{token()}"
+        hidden = differs_name(name)
         self._rename(name, hidden)
         return hidden
 

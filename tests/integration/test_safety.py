@@ -4,6 +4,8 @@ nothing damaged is published, nobody's word in a run document is overwritten, on
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,6 +84,32 @@ def part(site: Site, number: int) -> dict[str, Any]:
 
 def outcomes(site: Site, number: int, step: str) -> list[str | None]:
     return [a.outcome for a in site.attempts(f"{number:06d}") if a.step == step]
+
+
+def test_what_the_daq_lost_after_a_killed_transfer_waits_for_a_person(make_site: MakeSite) -> None:
+    site = make_site()
+    site.take(1, "led", 0.5)
+    daq, live = site.folder / "daq/000001", site.folder / "live"
+    words = "import os, sys; from straxflow.fsio import incoming_name; os.mkdir(incoming_name('000001'))"
+    subprocess.run([sys.executable, "-c", words], cwd=live, check=True)
+    (left,) = live.glob(".incoming-*")
+    subprocess.run(["cp", "-a", f"{daq}/.", left], check=True)
+    lost = largest(daq)
+    name, content = str(lost.relative_to(daq)), lost.read_bytes()
+    lost.unlink()
+    assert site.snakemake().code == 1
+    assert site.status(1) == "failed"
+    (aside,) = live.glob(".differs-000001~*")
+    for word in (name, str(aside), "may be the last copies"):
+        assert word in site.reason(1)
+    assert site.dry_run().jobs == []
+    assert contents(aside) == {name: content}
+    shutil.copy2(aside / name, lost)
+    site.runs.update_one({"number": 1}, {"$set": {"processing_status": "pending"}})
+    done = site.snakemake()
+    assert done.code == 0, done.output
+    assert site.status(1) == "done"
+    assert aside.is_dir()
 
 
 @pytest.mark.fault(

@@ -1,7 +1,9 @@
 """Real rsync over a real throwaway sshd, and what happens when things break on the way."""
 
 import contextlib
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +128,120 @@ def test_links_that_a_dead_attempt_left_do_not_stay(sshd: Sshd, tmp_path: Path) 
     (target / "000000/linked").symlink_to(source)
     found = bring(sshd, source, target)
     assert Manifest("xxh128", tuple(found)) == hash_tree(source) == hash_tree(target)
+
+
+def aside_of(target: Path) -> Path:
+    (aside,) = target.parent.glob(f".differs-{target.name}~*")
+    return aside
+
+
+def test_what_the_source_lost_since_it_arrived_is_kept(sshd: Sshd, tmp_path: Path) -> None:
+    source, target = fill(tmp_path / "src", {f"{k:06d}/r_0": 1000 + k for k in range(3)}), tmp_path / "dst"
+    whole = hash_tree(source)
+    bring(sshd, source, target)
+    shutil.rmtree(source / "000001")
+    with pytest.raises(Damaged, match=r"1 files that had arrived.*1001 bytes, are gone there: '000001/r_0'.*retry"):
+        bring(sshd, source, target)
+    aside = aside_of(target)
+    assert hash_tree(aside) == Manifest("xxh128", (whole.by_path["000001/r_0"],))
+    # by a person's word
+    assert Manifest("xxh128", tuple(bring(sshd, source, target))) == hash_tree(source) == hash_tree(target)
+    shutil.rmtree(aside)
+    before = hash_tree(target)
+    for folder in source.iterdir():
+        shutil.rmtree(folder)
+    with pytest.raises(Damaged, match="2 files that had arrived"):
+        bring(sshd, source, target)
+    assert hash_tree(aside_of(target)) == before
+    assert bring(sshd, source, target) == []
+
+
+def test_what_was_not_whole_goes_and_is_not_missed(sshd: Sshd, tmp_path: Path) -> None:
+    source, target = fill(tmp_path / "src", {"000000/r_0": 99, "000001_pre_temp/r_0": 99}), tmp_path / "dst"
+    bring(sshd, source, target)
+    half = {"000000/.r_0.Xa3b9Z": 50, "000000/.rsync-partial/r_0": 60, "000001_pre/.r_0.4711": 9}
+    fill(target, half)
+    (source / "000001_pre_temp").rename(source / "000001_pre")
+    found = bring(sshd, source, target)
+    assert Manifest("xxh128", tuple(found)) == hash_tree(source) == hash_tree(target)
+    # in that moment redax has no file of a run that begins; and an unmounted disk has none
+    fill(target, {"000002_temp/r_0": 5})
+    for folder in source.iterdir():
+        shutil.rmtree(folder)
+    for folder in ("000000", "000001_pre"):
+        shutil.rmtree(target / folder)
+    assert bring(sshd, source, target) == []
+    assert (target / "000002_temp/r_0").is_file()
+    assert not list(tmp_path.glob(".differs-*"))
+
+
+def test_a_part_of_a_file_that_the_source_lost_is_kept(sshd: Sshd, tmp_path: Path) -> None:
+    source, target = fill(tmp_path / "src"), fill(tmp_path / "dst", {"000001/.r_0.Xa3b9Z": 50})
+    with pytest.raises(Damaged, match=r"'000001/\.r_0\.Xa3b9Z'"):
+        bring(sshd, source, target)
+    assert hash_tree(aside_of(target)).bytes == 50
+
+
+def test_an_earlier_file_that_differs_is_kept_beside(sshd: Sshd, tmp_path: Path) -> None:
+    source, target = fill(tmp_path / "src"), tmp_path / "dst"
+    bring(sshd, source, target)
+    good, before = (source / "000000/r_0").read_bytes(), (source / "000000/r_0").stat()
+    (source / "000000/r_0").write_bytes(os.urandom(300_000))
+    os.utime(source / "000000/r_0", ns=(before.st_atime_ns, before.st_mtime_ns))
+    log: list[str] = []
+    bring(sshd, source, target, log=log.append)
+    assert hash_tree(target) == hash_tree(source)
+    assert (aside_of(target) / "000000/r_0").read_bytes() == good
+    assert any(str(aside_of(target)) in line for line in log)
+
+
+def test_a_failed_flush_is_not_forgotten_with_the_connection(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = fill(tmp_path / "src", {f"f{i}": 1_000_000 for i in range(12)}), tmp_path / "dst"
+    real, failed = os.fsync, list[Path]()
+
+    def fsync(fd: int) -> None:
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+        if path == target / "f0" and not failed:
+            failed.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(Retryable, match="connection lost"):
+        bring(sshd, source, target, retries=0, progress=lambda n: cut(sshd) if n > 4_000_000 else None, **slowly())
+    assert failed
+    left = {path.name for path in target.glob("f*")}
+    assert len(left) > 2 and "f0" not in left
+    bring(sshd, source, target)
+    assert hash_tree(target) == hash_tree(source)
+
+
+def test_what_an_attempt_left_is_not_trusted_to_memory(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = fill(tmp_path / "src", {"large": 1 << 20, "small": 1000, "zbad": 1000}), tmp_path / "dst"
+    bring(sshd, source, target)
+    cold, written = list[str](), list[str]()
+    real = pulling.digest_file
+
+    def digest(folder: Path, path: str, **how: bool):
+        cold.extend([path] * how.get("cold", False))
+        return real(folder, path, **how)
+
+    def write_back(fd: int) -> None:
+        written.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        if written[-1] == "zbad":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(pulling, "digest_file", digest)
+    monkeypatch.setattr("straxflow.digests.write_back", write_back)
+    with pytest.raises(OSError, match=r"Input/output error.*zbad"):
+        bring(sshd, source, target)
+    assert cold == ["large"]
+    assert set(written) == {"small", "zbad"}
+    assert not (target / "zbad").exists()
 
 
 def test_a_damaged_earlier_file_is_not_trusted(sshd: Sshd, tmp_path: Path) -> None:

@@ -183,6 +183,31 @@ def test_what_was_moved_is_safe_from_who_works_in_the_old_folder(tmp_path: Path)
         assert not old.exists()
 
 
+def test_what_two_dead_attempts_left_becomes_one(tmp_path: Path) -> None:
+    one, two, new = tmp_path / "one", tmp_path / "two", tmp_path / "new"
+    for file in (one / "000000/r_0", one / "000000/r_1", two / "000000/r_1", two / "000000/r_2", two / "000001/r_0"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"of {file.parts[-3]}")
+    (two / "000002").symlink_to(one)
+    (new / "000002").mkdir(parents=True)
+    fsio.move_content(one, new)
+    fsio.move_content(two, new)
+    there = {path.relative_to(new).as_posix(): path.read_text() for path in new.rglob("*") if path.is_file()}
+    assert there == {
+        "000000/r_0": "of one", "000000/r_1": "of one", "000000/r_2": "of two", "000001/r_0": "of two"
+    }  # fmt: skip
+    assert not one.exists()
+    assert sorted(path.relative_to(two).as_posix() for path in two.rglob("*")) == ["000000", "000000/r_1", "000002"]
+
+
+def test_a_write_that_failed_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    with (tmp_path / "f").open() as file:
+        fsio.write_back(file.fileno())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        fsio.write_back(-1)
+
+
 def test_names_of_incoming_folders(tmp_path: Path) -> None:
     name = fsio.incoming_name("000932-events-abc")
     assert fsio.is_incoming_of(name, "000932-events-abc") and not fsio.is_incoming_of(name, "000932-events")

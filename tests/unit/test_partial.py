@@ -10,7 +10,7 @@ from straxflow.lab.daq import RunPlan
 from straxflow.lab.daq.writer import write_run
 from straxflow.livedata import check_live_data
 from straxflow.livedata.layout import read_layout
-from straxflow.livedata.partial import good_chunks, keep_good, layout_of, made_in
+from straxflow.livedata.partial import forget_made, good_chunks, keep_good, layout_of, made_in
 from straxflow.receipts import RunFacts
 from straxflow.steps.transfer import expectation
 
@@ -70,6 +70,21 @@ def test_what_is_kept_passes_the_check_of_a_whole_run(tmp_path: Path) -> None:
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     keep_good(folder, 2, THREADS)
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_what_was_made_here_is_not_missed_at_the_daq(tmp_path: Path) -> None:
+    """A kill after it was made: the next attempt goes on with what arrived, and only that."""
+    write_run(tmp_path, RunPlan(7, duration_s=2.4, processing_threads=THREADS, chunk_length_s=0.5, chunk_overlap_s=0.1))
+    folder = tmp_path / "000007"
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    forget_made(folder)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    keep_good(folder, 2, THREADS)
+    forget_made(folder)
+    left = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert left.items() <= before.items()
+    assert sorted(p.name for p in folder.iterdir()) == ["000000", "000000_post", "000001", "000001_post",
+        "000001_pre", "000002_pre"]  # fmt: skip
 
 
 def test_a_campaign_may_not_have_the_word(monkeypatch: pytest.MonkeyPatch) -> None:
