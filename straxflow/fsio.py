@@ -44,12 +44,20 @@ def incoming_name(name: str = "") -> str:
     return f"{INCOMING}{name}~{token()}" if name else f"{INCOMING}{token()}"
 
 
+def name_of_incoming(hidden: str) -> str:
+    """The name to which something is on its way that has a name by `incoming_name(name)`."""
+    return hidden.removeprefix(INCOMING).rsplit("~", 5)[0]
+
+
 def differs_name(name: str) -> str:
     """A new hidden name for what is set aside beside `name`, also if that is a hidden one itself; it is for a person,
     and nothing here removes it."""
-    if name.startswith(INCOMING):
-        name = name.removeprefix(INCOMING).rsplit("~", 5)[0]
-    return f"{DIFFERS}{name}~{token()}"
+    return f"{DIFFERS}{name_of_incoming(name) if name.startswith(INCOMING) else name}~{token()}"
+
+
+def set_aside(folder: Path) -> Path:
+    """Give a folder such a name, where it now stands; nothing is removed."""
+    return folder.rename(folder.with_name(differs_name(folder.name)))
 
 
 def is_incoming_of(hidden: str, name: str) -> bool:
@@ -292,7 +300,7 @@ def reap(folder: Path, prefix: str = INCOMING) -> list[Path]:
     for path in sorted(Path(folder).iterdir()):
         if path.name.startswith(prefix) and owner_is_dead(path.name.removeprefix(prefix)):
             try:
-                if path.is_dir() and not path.is_symlink():
+                if path.is_dir():
                     remove_tree(path)
                 else:
                     path.unlink(missing_ok=True)

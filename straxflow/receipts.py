@@ -200,6 +200,10 @@ class Stored(Receipt):
         """All files as they stand in the store; `sums` is of the copy in staging."""
         return Manifest.from_rows(self.algorithm, self.files) if self.algorithm and self.files else sums.manifest
 
+    def tells_other_times(self, folder: str) -> bool:
+        """Whether the metadata of an adopted folder differ from those in `manifest`, as receipts of before had it."""
+        return folder in self.adopted and not self.files
+
 
 class Registered(Receipt):
     """registered.json: the `data` entries that stand in the run document."""

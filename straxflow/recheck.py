@@ -8,7 +8,7 @@ from straxflow.attempts import all_of
 from straxflow.config import LIVE, Config
 from straxflow.digests import describe, hasher_of, verify_tree
 from straxflow.folders import open_store
-from straxflow.fsio import differs_name
+from straxflow.fsio import set_aside
 from straxflow.known import known_manifests, unlike_known
 from straxflow.receipts import (
     Checksums,
@@ -37,7 +37,7 @@ def set_aside_stale(config: Config, state: State, run: str) -> list[str]:
     messages, stale = find_stale(config, state, run)
     for path in stale:
         if path.is_dir():
-            path.rename(path.with_name(differs_name(path.name)))
+            set_aside(path)
         elif path.is_file():
             path.rename(path.with_name(f"{path.name}.stale-{now():%Y%m%dT%H%M%S}"))
     return messages
@@ -131,5 +131,5 @@ def _holds(store: Store, state: State, run: str, product: str, folder: str) -> b
         return False
     odd = store.verify(folder, stored.manifest(sums).below(folder), cold=False)
     # an adopted copy was made at another time, which its metadata tell
-    may_differ = folder in stored.adopted and not stored.files
+    may_differ = stored.tells_other_times(folder)
     return all(may_differ and d.kind != "missing" and d.path.endswith("-metadata.json") for d in odd)

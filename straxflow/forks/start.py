@@ -57,7 +57,6 @@ class Started:
         try:
             listener.bind(self.address)
             listener.listen(512)
-            log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
                 self.process = subprocess.Popen(
                     [python, "-c", code, *numbers, *words],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from straxflow.config import LIVE, Config
-from straxflow.digests import Difference, Manifest, describe, verify_tree
+from straxflow.digests import Difference, describe, verify_tree
 from straxflow.errors import StraxflowError
 from straxflow.folders import open_store
 from straxflow.fsio import check_marker
@@ -115,27 +115,21 @@ class Copies:
             if copy.kind == "live":
                 manifest = self.state.get(run, LIVE, Transferred).manifest
                 differences = verify_tree(Path(copy.folder), manifest)
+            elif copy.kind == "staging":
+                manifest = self.state.get(run, copy.product, Checksums).manifest
+                differences = verify_tree(Path(copy.folder), manifest.below(name))
             else:
-                sums = self.state.get(run, copy.product, Checksums)
-                stored = self.state.get(run, copy.product, Stored) if copy.kind == "store" else None
-                manifest = stored.manifest(sums) if stored else sums.manifest
-                differences = self._again(copy, name, manifest.below(name))
-            if copy.kind == "store":
-                differences = self._tolerated(run, copy.product, name, differences)
+                differences = self._in_store(run, copy.product, name)
         except (StraxflowError, OSError) as error:
             return replace(copy, there="unknown", why=f"not verified: {error}")
         if differences:
             return replace(copy, there="differs", why=describe(differences))
         return replace(copy, there="verified")
 
-    def _again(self, copy: Copy, name: str, manifest: Manifest) -> list[Difference]:
-        if copy.kind == "staging":
-            return verify_tree(Path(copy.folder), manifest)
-        return open_store(self.config).verify(name, manifest)
-
-    def _tolerated(self, run: str, product: str, name: str, found: list[Difference]) -> list[Difference]:
-        """Without the write times in the metadata of a copy that was adopted: it was made at another time."""
+    def _in_store(self, run: str, product: str, name: str) -> list[Difference]:
+        sums = self.state.get(run, product, Checksums)
         stored = self.state.get(run, product, Stored)
-        if name not in stored.adopted or stored.files:
+        found = open_store(self.config).verify(name, stored.manifest(sums).below(name))
+        if not stored.tells_other_times(name):
             return found
         return [d for d in found if d.kind == "missing" or not d.path.endswith("-metadata.json")]

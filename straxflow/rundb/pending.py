@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 BLOCKS = (20, 500)
 """Documents that are read at once, at least and at most."""
 
+UNFORESEEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What an odd document may come to: that must not keep all others waiting."""
+
 INDEXES = (
     [("number", DESCENDING)],
     [("processing_status", 1), ("number", DESCENDING)],
@@ -158,8 +161,7 @@ def _ready(document: Document, selection: Selection, problem: Callable[[str], No
     run = next(readable([document], selection.config, selection.campaign, problem), None)
     try:
         return run if run is not None and not selection.against(run) else None
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # what nobody foresaw in one document must not keep all others waiting
+    except UNFORESEEN as error:
         problem(f"run {document['number']}: its document cannot be judged ({_bug(error)}); the run is passed over")
         return None
 
@@ -173,7 +175,7 @@ def readable(
             yield parse(document, config, campaign)
         except Malformed as error:
             problem(f"{error}; the run is passed over")
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except UNFORESEEN as error:
             number = document.get("number")
             problem(f"run {number}: its document cannot be read ({_bug(error)}); the run is passed over")
 

@@ -13,7 +13,7 @@ from straxflow.config import LIVE
 from straxflow.digests import describe, hash_tree, hasher_of, verify_tree
 from straxflow.errors import Damaged, StepFailed
 from straxflow.folders import open_store
-from straxflow.fsio import differs_name, fsync_path, incoming_name, reap, remove_tree
+from straxflow.fsio import fsync_path, incoming_name, reap, remove_tree, set_aside
 from straxflow.known import unlike_known
 from straxflow.permissions import grant
 from straxflow.publish import SetAside, copy_tree, publish
@@ -155,9 +155,7 @@ def _publish(job: Job, name: str, target: Target, made: Made, existing: Existing
         copy_tree(stored, made_here, hashed(job.config.checksum))
     grant(job.config, made_here)
     if final in existing.unfit and final.is_dir() and not _same(final, made_here):
-        aside = final.with_name(differs_name(final.name))
-        final.rename(aside)
-        log.warning("%s broke (%s): now %s", final, existing.unfit[final], aside.name)
+        log.warning("%s broke (%s): now %s", final, existing.unfit[final], set_aside(final).name)
     outcome = publish(made_here, final, _same)
     fsync_path(staging)
     if isinstance(outcome, SetAside):

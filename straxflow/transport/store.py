@@ -10,7 +10,7 @@ from pathlib import Path
 
 from straxflow.digests import Difference, Manifest, describe, verify_tree
 from straxflow.errors import ConfigError, Damaged, StepFailed
-from straxflow.fsio import INCOMING, differs_name, incoming_name, is_incoming_of, owner_is_dead
+from straxflow.fsio import INCOMING, differs_name, incoming_name, is_incoming_of, name_of_incoming, owner_is_dead
 from straxflow.transport import ssh
 
 
@@ -199,7 +199,7 @@ class Store(ABC):
         names = set(self.names())
         dead = [n for n in sorted(names) if n.startswith(INCOMING) and owner_is_dead(n)]
         if only_replaced:
-            dead = [n for n in dead if n.removeprefix(INCOMING).rsplit("~", 5)[0] in names]
+            dead = [n for n in dead if name_of_incoming(n) in names]
         for name in dead:
             self._drop(name)
         return dead

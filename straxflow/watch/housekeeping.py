@@ -14,7 +14,7 @@ from straxflow.batch import BATCH_TIME
 from straxflow.config import Config
 from straxflow.errors import StraxflowError
 from straxflow.folders import check_folders, open_store
-from straxflow.fsio import INCOMING, owner_is_dead, reap, remove_tree
+from straxflow.fsio import INCOMING, name_of_incoming, owner_is_dead, reap, remove_tree
 from straxflow.receipts import State, now
 from straxflow.rundb.client import connect
 from straxflow.rundb.rundoc import campaign_part
@@ -65,8 +65,7 @@ def _reap_partial(folder: Path) -> int:
     for path in folder.iterdir():
         if not path.name.startswith(INCOMING) or not owner_is_dead(path.name):
             continue
-        final = path.name.removeprefix(INCOMING).rsplit("~", 5)[0]
-        if (folder / final).exists() or path.stat().st_mtime < time.time() - DAY_S:
+        if (folder / name_of_incoming(path.name)).exists() or path.stat().st_mtime < time.time() - DAY_S:
             remove_tree(path)
             removed += 1
     return removed
