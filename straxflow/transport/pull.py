@@ -16,6 +16,7 @@ from straxflow import uncached
 from straxflow.digests import FileDigest, digest_file
 from straxflow.errors import Damaged, Retryable, StepFailed
 from straxflow.fsio import differs_name, fsync_folders, fsync_tree, rename_noreplace, sync_filesystem
+from straxflow.transport.lastlook import LastLook
 from straxflow.transport.rsync import PARTIAL, Item, Log, Place, Rsync
 from straxflow.transport.ssh import LostConnection, shared_connection
 
@@ -33,8 +34,10 @@ _TEMP_FILE = re.compile(r"\.(.+)\.([A-Za-z0-9]{6}|\d{1,5})\Z", re.DOTALL)
 
 
 class _Pull:
-    def __init__(self, rsync: Rsync, target: Path, pool: ThreadPoolExecutor, arrived: Arrived) -> None:
-        self.rsync, self.target, self.pool, self.arrived = rsync, target, pool, arrived
+    def __init__(
+        self, rsync: Rsync, look: LastLook, target: Path, pool: ThreadPoolExecutor, arrived: Arrived
+    ) -> None:
+        self.rsync, self.look, self.target, self.pool, self.arrived = rsync, look, target, pool, arrived
         self.sent: dict[str, FileDigest] = {}
         """What came over, as the sender read it."""
         self.here: dict[str, Future[FileDigest]] = {}
@@ -76,6 +79,8 @@ class _Pull:
         last: Item | None = None
         with self.rsync.pull(self.target, link_dests, timeout_s) as items:
             for item in items:
+                # a connection stands now
+                self.look.prepare()
                 if not item.is_file:
                     continue
                 if not item.is_sent:
@@ -131,7 +136,9 @@ class _Pull:
             found = {file.path: file for file in digests if PARTIAL not in file.path.split("/")}
             changed = [p for p, f in found.items() if f.size != sizes.get(p) or f != self.sent.get(p, f)]
         else:
-            listing = self.rsync.listing(self.target, timeout_s)
+            listing = self.look.listing(self.target)
+            if listing is None:
+                listing = self.rsync.listing(self.target, timeout_s)
             names = [item.path for item in listing if item.path in self.unsent]
             read = {file.path: file for file in self.rsync.digests(timeout_s, names)} if names else {}
             known = self.sent | read
@@ -269,14 +276,18 @@ def pull(
     left = retries
     pool = ThreadPoolExecutor(2, thread_name_prefix="hash")
     try:
-        with shared_connection(source.host, ssh_options) as options:
-            work = _Pull(Rsync(source, rsync_args, options, idle_s, log), target, pool, arrived)
+        with (
+            shared_connection(source.host, ssh_options) as options,
+            LastLook(source, rsync_args, options, idle_s) as look,
+        ):
+            work = _Pull(Rsync(source, rsync_args, options, idle_s, log), look, target, pool, arrived)
             repaired = False
             while True:
                 try:
                     work.transfer(link_dests, deadline - time.monotonic(), progress)
                     there = work.there(deadline - time.monotonic())
                 except LostConnection as error:
+                    look.close()
                     pause = pause_s * 2 ** (retries - left)
                     if left == 0 or time.monotonic() + pause > deadline:
                         raise Retryable(f"{error}; given up after {retries - left + 1} tries") from error
