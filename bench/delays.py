@@ -8,35 +8,35 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.measure import Sample, Series, in_turn, measure, ratio_of
+from bench.measure import Sample, Series, in_turn, measure
 from bench.result import Judged, Result, Table, compare, times
 from bench.site import Lab
-from bench.transfer import FSYNC, GOAL, SCRIPTS, VERIFIED, Files, fill, shell
+from bench.transfer import FSYNC, GOAL, HASHED, SCP, SCRIPTS, VERIFIED, Files, fill, shell
 from straxflow.lab.sshd import Sshd
 from straxflow.transport import Place, pull, ssh
+from straxflow.transport.streams import WINDOW, WORTH, worth_having
 
 DELAYS_MS = (5.0, 50.0)
-FIRST, HALVES = "verified, first of an invocation", "verified, two at once"
-# twenty files have two folders: the halves
-SETS = (Files(20, 5.0, 3, extra=(HALVES,)), Files(500, 0.01, 3))
+FIRST, SEVERAL = "verified, first of an invocation", "verified, first, {} streams"
+THERE = "verified, first, all there"
+# scp takes minutes for many small ones
+SETS = (Files(40, 5.0, 3), Files(500, 0.01, 3, once=()))
 QUICK_SETS = (Files(20, 0.5, 1), Files(50, 0.01, 1))
 SETTING = (
     "straxflow.transport.pull against `rsync -a --fsync`, both over ssh between two network namespaces with this delay "
     "each way, as much data on the line as TCP and ssh let, and no loss"
 )
-KEPT = (
-    f"'{VERIFIED}' goes over the connection that an invocation keeps from one transfer to the next; '{FIRST}' logs in, "
-    "as each rsync does."
-)
-WINDOW = (
-    "OpenSSH lets 2 MB of a stream be on their way: with 50 ms each way, 20 MB/s a stream at most, whatever the line. "
-    "Only such a line has room for a second stream."
-)
-HERE, THERE = "10.203.0.1", "10.203.0.2"
+NOTES = [
+    f"'{VERIFIED}' goes over the connection that an invocation keeps from one transfer to the next; all others log in.",
+    f"OpenSSH lets {WINDOW / 1e6:.0f} MB of a stream be on their way: with 50 ms each way, 20 MB/s a stream at most, "
+    "whatever the line. Only such a line has room for a second stream. `straxflow check` measures the round trip and "
+    "says how many streams fill 1 Gbit/s with it; `transfer.streams` has them used, and no more of them than there are "
+    f"{WORTH / 1e6:.0f} MB to send. Here they are as many as it says.",
+]
+HERE, FAR = "10.203.0.1", "10.203.0.2"
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,10 +54,9 @@ class NotPossible(Exception):
 
 
 def bench(lab: Lab, quick: bool) -> Result:
-    """Measure both with each delay, and whether two pulls at once are faster than one; nothing where it can't be."""
+    """Measure all with each delay; nothing where it can't be."""
     judged: list[Judged] = []
     tables: list[Table] = []
-    notes: list[str] = []
     folder = lab.folder / "delays"
     folder.mkdir()
     try:
@@ -66,28 +65,45 @@ def bench(lab: Lab, quick: bool) -> Result:
             fill(folder / "source", files.count, files.size_mb)
             for delay_ms in DELAYS_MS:
                 with _line(folder, relay, delay_ms) as far, _kept(folder / "connections") as kept:
-                    found = in_turn(_cases(folder, far, kept, HALVES in files.extra), files.repetitions)
+                    found = _measured(_Cases(folder, far, kept), files, delay_ms)
                 name = f"{files.name}, {delay_ms:g} ms each way"
-                what = f"transfer of {name}"
-                judged.append(compare(f"{what}, by rsync --fsync", found[FIRST], found[FSYNC], GOAL))
-                judged.append(compare(f"{what}, further ones of an invocation", found[VERIFIED], found[FSYNC], None))
+                judged += _judged(f"transfer of {name}", found)
                 tables.append(times(name, list(found.values())))
-                if HALVES in found:
-                    notes.append(f"{name}: {gain(found[HALVES], found[FIRST])}")
             shutil.rmtree(folder / "source")
     except NotPossible as error:
-        return Result("delays", SETTING, [], [], [f"not measured: {error}"])
+        # what was measured before stays
+        return Result("delays", SETTING, judged, tables, [f"not all was measured: {error}"])
     finally:
         shutil.rmtree(folder)
-    return Result("delays", SETTING, judged, tables, [KEPT, *notes, WINDOW] if notes else [])
+    return Result("delays", SETTING, judged, tables, NOTES)
 
 
-def gain(several: Series, one: Series) -> str:
-    """Whether parallel streams help, in words."""
-    return (
-        f"two pulls of a half each, at the same time, take {ratio_of(several, one):.2f} of the time of one pull "
-        f"({several.show()} s, and {one.show()} s)."
-    )
+def _measured(cases: _Cases, files: Files, delay_ms: float) -> dict[str, Series]:
+    streams = worth_having(2 * delay_ms / 1e3)
+    often = {
+        VERIFIED: cases.connected,
+        FIRST: cases.first,
+        FSYNC: cases.plain(FSYNC),
+        THERE: cases.there,
+        HASHED: cases.plain(HASHED, there=True),
+    }
+    if streams > 1 and files.count * files.size_mb * 1e6 > 2 * WORTH:
+        often[SEVERAL.format(streams)] = lambda i: cases.first(i, streams)
+    return in_turn(often, files.repetitions) | in_turn({name: cases.plain(name) for name in files.once}, 1)
+
+
+def _judged(what: str, found: dict[str, Series]) -> list[Judged]:
+    rows = [
+        compare(f"{what}, by {FSYNC}", found[FIRST], found[FSYNC], GOAL),
+        compare(f"{what}, further ones of an invocation", found[VERIFIED], found[FSYNC], None),
+        compare(f"{what}, all there, by {HASHED}", found[THERE], found[HASHED], GOAL),
+    ]
+    for name in (one for one in found if "streams" in one):
+        rows.append(compare(f"{what}, {name.rpartition(', ')[2]}, by {FSYNC}", found[name], found[FSYNC], GOAL))
+    if SCP in found:
+        # what was measured once, by what was measured beside it
+        rows.append(compare(f"{what}, by {SCP}", Series(FIRST, found[FIRST].samples[:1]), found[SCP], None))
+    return rows
 
 
 def build(folder: Path) -> Path:
@@ -107,7 +123,7 @@ def build(folder: Path) -> Path:
 @contextlib.contextmanager
 def _line(folder: Path, relay: Path, delay_ms: float) -> Iterator[Far]:
     """Two namespaces with an sshd in the other one; within, this thread and what it starts are in the first."""
-    ends = {f"straxflow-{os.getpid()}-{end}": address for end, address in (("here", HERE), ("there", THERE))}
+    ends = {f"straxflow-{os.getpid()}-{end}": address for end, address in (("here", HERE), ("there", FAR))}
     here, there = ends
     with contextlib.ExitStack() as stack:
         for name in ends:
@@ -119,11 +135,11 @@ def _line(folder: Path, relay: Path, delay_ms: float) -> Iterator[Far]:
             _call("ip", "-n", name, "link", "set", "delay", "mtu", "9000", "up")
             _call("ip", "-n", name, "link", "set", "lo", "up")
         with _inside(there):
-            sshd = stack.enter_context(Sshd(folder / "sshd", extra=f"ListenAddress {THERE}\n"))
+            sshd = stack.enter_context(Sshd(folder / "sshd", extra=f"ListenAddress {FAR}\n"))
         user = sshd.host.partition("@")[0]
         with _inside(here):
             # its key is known by the name that it has for itself
-            yield Far(f"{user}@{THERE}", [*sshd.ssh_options, "-o", f"HostKeyAlias=[127.0.0.1]:{sshd.port}"])
+            yield Far(f"{user}@{FAR}", [*sshd.ssh_options, "-o", f"HostKeyAlias=[127.0.0.1]:{sshd.port}"])
 
 
 @contextlib.contextmanager
@@ -173,39 +189,49 @@ def _kept(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _cases(folder: Path, far: Far, kept: Path, halves: bool) -> dict[str, Callable[[int], Sample]]:
-    source, target = folder / "source", folder / "target"
+class _Cases:
+    """Ways to bring the same files over the same line."""
 
-    def get(name: str = ".") -> None:
-        pull(Place(str(source / name), far.host), target / name, ssh_options=far.ssh_options)
+    def __init__(self, folder: Path, far: Far, kept: Path) -> None:
+        self.source, self.target, self.far, self.kept = folder / "source", folder / "target", far, kept
 
-    def both() -> None:
-        target.mkdir()
-        names = sorted(half.name for half in source.iterdir())
-        with ThreadPoolExecutor(len(names)) as pool:
-            list(pool.map(get, names))
+    def first(self, _: int, streams: int = 1) -> Sample:
+        """With a log-in of its own for each stream."""
+        return self._removed(lambda: measure(lambda: self._pull(streams)))
 
-    def timed(work: Callable[[], object]) -> Callable[[int], Sample]:
-        return lambda _: removed(lambda: measure(work))
-
-    def removed(work: Callable[[], Sample]) -> Sample:
+    def connected(self, _: int) -> Sample:
+        """Over a connection that an earlier job of the same invocation made."""
+        os.environ[ssh.CONNECTIONS] = str(self.kept)
         try:
-            return work()
-        finally:
-            shutil.rmtree(target)
-
-    def connected(_: int) -> Sample:
-        os.environ[ssh.CONNECTIONS] = str(kept)
-        try:
-            # an earlier job of the same invocation did
-            ssh.run(far.host, far.ssh_options, ["true"])
-            return removed(lambda: measure(get))
+            ssh.run(self.far.host, self.far.ssh_options, ["true"])
+            return self._removed(lambda: measure(self._pull))
         finally:
             del os.environ[ssh.CONNECTIONS]
 
-    cases = {
-        VERIFIED: connected,
-        FIRST: timed(get),
-        FSYNC: lambda _: removed(lambda: shell(SCRIPTS[FSYNC], str(source), target, far.host, far.ssh_options)),
-    }
-    return {**cases, HALVES: timed(both)} if halves else cases
+    def there(self, _: int) -> Sample:
+        """All stands here already."""
+        shutil.copytree(self.source, self.target)
+        os.sync()
+        return self._removed(lambda: measure(self._pull))
+
+    def plain(self, name: str, *, there: bool = False) -> Callable[[int], Sample]:
+        """A script of a user."""
+
+        def once(_: int) -> Sample:
+            if there:
+                shutil.copytree(self.source, self.target)
+                os.sync()
+            far = self.far
+            return self._removed(lambda: shell(SCRIPTS[name], str(self.source), self.target, far.host, far.ssh_options))
+
+        return once
+
+    def _pull(self, streams: int = 1) -> None:
+        far = self.far
+        pull(Place(str(self.source), far.host), self.target, ssh_options=far.ssh_options, streams=streams)
+
+    def _removed(self, work: Callable[[], Sample]) -> Sample:
+        try:
+            return work()
+        finally:
+            shutil.rmtree(self.target)

@@ -17,6 +17,7 @@ from straxflow.daqfolder import daq_top
 from straxflow.errors import StepFailed
 from straxflow.reports.verdict import Check, Verdict, failed, ok
 from straxflow.transport import ssh
+from straxflow.transport.streams import WINDOW, worth_having
 
 SSH_S = 20
 RSYNC = (3, 2)
@@ -28,21 +29,38 @@ def checks(site: Site) -> list[Check]:
     """Checks of what this site's steps and executor use."""
     found = [Check("rsync", lambda: [_rsync_here()]), Check("snakemake", lambda: [_snakemake(site)])]
     if "transfer" in site.config.steps:
-        found.append(Check("daq", lambda: [_daq(site)], timeout_s=SSH_S + 10))
+        found.append(Check("daq", lambda: _daq(site), timeout_s=2 * SSH_S + 10))
     if site.profile_settings.get("executor") == "slurm":
         found.append(Check("slurm", lambda: _slurm(site)))
     return found
 
 
-def _daq(site: Site) -> Verdict:
+def _daq(site: Site) -> Iterator[Verdict]:
     daq, folder = site.config.daq, daq_top(site.config)
-    if daq.ssh is None:
-        if not os.access(folder, os.R_OK | os.X_OK):
-            return failed("daq", f"{folder}: not there, or not readable", "is the DAQ's disk mounted?")
-        return ok("daq", f"{folder}: readable")
-    where = f"{daq.ssh}:{folder}"
+    if daq.ssh is not None:
+        yield (verdict := _daq_by_ssh(site, daq.ssh, folder))
+        if verdict.level == "ok":
+            yield _line(site, daq.ssh)
+    elif os.access(folder, os.R_OK | os.X_OK):
+        yield ok("daq", f"{folder}: readable")
+    else:
+        yield failed("daq", f"{folder}: not there, or not readable", "is the DAQ's disk mounted?")
+
+
+def _line(site: Site, host: str) -> Verdict:
+    """What one connection can bring over the line, and whether more of them would bring more."""
+    seconds = ssh.round_trip(host, site.config.daq.ssh_options)
+    streams, wanted = site.config.transfer.streams, worth_having(seconds)
+    found = f"{host}: a round trip takes {1e3 * seconds:.1f} ms, so one connection brings {WINDOW / seconds / 1e6:.0f} "
+    found += f"MB/s at most: best with transfer.streams: {wanted}"
+    return ok("line", found + f" (it is {streams})" * (streams != wanted))
+
+
+def _daq_by_ssh(site: Site, host: str, folder: Path) -> Verdict:
+    daq = site.config.daq
+    where = f"{host}:{folder}"
     options = [*daq.ssh_options, "-o", "ConnectTimeout=10"]
-    result = ssh.run(daq.ssh, options, ["sh", "-c", _LOOK, "straxflow", str(folder)], timeout_s=SSH_S)
+    result = ssh.run(host, options, ["sh", "-c", _LOOK, "straxflow", str(folder)], timeout_s=SSH_S)
     if result.code in (3, 4):
         return failed("daq", f"{where}: {result.err.strip()}", "correct daq.folder, or its permissions there")
     if result.code:

@@ -177,6 +177,7 @@ def _bring(job: Job, incoming: Path, links: list[Path], scans: Scans | None) -> 
         link_dests=links,
         idle_s=int(config.transfer.timeout_s),
         retries=config.transfer.retries,
+        streams=config.transfer.streams,
         log=log.info,
         progress=progress,
         arrived=scans.arrived if scans else lambda _: None,

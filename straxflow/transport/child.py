@@ -56,7 +56,7 @@ class Child:
 
 @contextlib.contextmanager
 def running(
-    argv: Sequence[str], timeout_s: float, stderr: IO[bytes], stdin: IO[bytes] | int = subprocess.DEVNULL
+    argv: Sequence[str], timeout_s: float, stderr: IO[bytes] | int, stdin: IO[bytes] | int = subprocess.DEVNULL
 ) -> Iterator[Child]:
     """Run a command in a session of its own (no terminal to ask on), with its standard output piped.
 

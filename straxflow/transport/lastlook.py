@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -47,8 +46,9 @@ class LastLook:
         if self._able and self._child is None:
             words = ["sh", "-c", _SCRIPT, "sh", self.place.path]
             argv = [*ssh.command(self.ssh_options), "--", str(self.place.host), shlex.join(words)]
-            err = self._stack.enter_context(tempfile.TemporaryFile())
-            self._child = self._stack.enter_context(running(argv, 7 * 86400, err, stdin=subprocess.PIPE))
+            # what it says is rsync's to say, if that fails too
+            waiting = running(argv, 7 * 86400, subprocess.DEVNULL, stdin=subprocess.PIPE)
+            self._child = self._stack.enter_context(waiting)
 
     def listing(self, target: Path) -> list[Item] | None:
         """All files of the source, as `Rsync.listing` has them; None if this can't tell."""

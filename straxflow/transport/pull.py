@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from straxflow.fsio import differs_name, fsync_folders, fsync_tree, rename_norep
 from straxflow.transport.lastlook import LastLook
 from straxflow.transport.rsync import PARTIAL, Item, Log, Place, Rsync
 from straxflow.transport.ssh import LostConnection, shared_connection
+from straxflow.transport.streams import Streams
 
 Progress = Callable[[int], None]
 Arrived = Callable[[str], None]
@@ -35,9 +37,11 @@ _TEMP_FILE = re.compile(r"\.(.+)\.([A-Za-z0-9]{6}|\d{1,5})\Z", re.DOTALL)
 
 class _Pull:
     def __init__(
-        self, rsync: Rsync, look: LastLook, target: Path, pool: ThreadPoolExecutor, arrived: Arrived
+        self, streams: Streams, look: LastLook, target: Path, pool: ThreadPoolExecutor, arrived: Arrived
     ) -> None:
-        self.rsync, self.look, self.target, self.pool, self.arrived = rsync, look, target, pool, arrived
+        self.streams, self.rsync, self.look = streams, streams.first, look
+        self.target, self.pool, self.arrived = target, pool, arrived
+        self._lock = threading.Lock()
         self.sent: dict[str, FileDigest] = {}
         """What came over, as the sender read it."""
         self.here: dict[str, Future[FileDigest]] = {}
@@ -75,28 +79,51 @@ class _Pull:
             raise
 
     def transfer(self, link_dests: Sequence[Path], timeout_s: float, progress: Progress) -> None:
-        """One rsync; files are flushed and hashed here while the next ones still come."""
-        last: Item | None = None
-        with self.rsync.pull(self.target, link_dests, timeout_s) as items:
+        """One rsync, or several; files are flushed and hashed here while the next ones still come."""
+
+        def receive(items: Iterator[Item]) -> None:
+            last: Item | None = None
             for item in items:
                 # a connection stands now
                 self.look.prepare()
-                if not item.is_file:
-                    continue
-                if not item.is_sent:
-                    self._was_here(item)
-                    continue
-                if earlier := self.sent.pop(item.path, None):
-                    self.bytes -= earlier.size
-                self.here.pop(item.path, None)
-                self.unsent.pop(item.path, None)
-                # rsync tells of a file just before renaming it: it stands once the next one is told of
-                if last:
-                    self._arrived(last, progress)
-                last = item
-        if last:
+                with self._lock:
+                    last = self._received(item, last, progress)
+            # rsync has ended only when the block ends in which its items come
+            lasts.append(last)
+
+        lasts: list[Item | None] = []
+        if self.streams.count > 1:
+            files = self._listing(timeout_s)
+            # not in a thread of a stream, with which it would end
+            self.look.prepare()
+            self.streams.pull(files, self.target, link_dests, timeout_s, receive)
+        else:
+            with self.rsync.pull(self.target, link_dests, timeout_s) as items:
+                receive(items)
+        for last in filter(None, lasts):
             self._arrived(last, progress)
         self._read_portion()
+
+    def _received(self, item: Item, last: Item | None, progress: Progress) -> Item | None:
+        """Take note of what rsync tells of; a file just before renaming it: it stands once the next one is told of."""
+        if not item.is_file:
+            return last
+        if not item.is_sent:
+            self._was_here(item)
+            return last
+        if earlier := self.sent.pop(item.path, None):
+            self.bytes -= earlier.size
+        self.here.pop(item.path, None)
+        self.unsent.pop(item.path, None)
+        if last:
+            self._arrived(last, progress)
+        return item
+
+    def _listing(self, timeout_s: float) -> list[Item]:
+        """What stands at the source now, and whether it differs here in size or time."""
+        self.look.prepare()
+        found = self.look.listing(self.target)
+        return self.rsync.listing(self.target, timeout_s) if found is None else found
 
     def _was_here(self, item: Item) -> None:
         if item.path in self.sent or item.path in self.unsent:
@@ -136,9 +163,7 @@ class _Pull:
             found = {file.path: file for file in digests if PARTIAL not in file.path.split("/")}
             changed = [p for p, f in found.items() if f.size != sizes.get(p) or f != self.sent.get(p, f)]
         else:
-            listing = self.look.listing(self.target)
-            if listing is None:
-                listing = self.rsync.listing(self.target, timeout_s)
+            listing = self._listing(timeout_s)
             names = [item.path for item in listing if item.path in self.unsent]
             read = {file.path: file for file in self.rsync.digests(timeout_s, names)} if names else {}
             known = self.sent | read
@@ -253,6 +278,7 @@ def pull(
     idle_s: int = 120,
     retries: int = 3,
     pause_s: float = 2.0,
+    streams: int = 1,
     log: Log = lambda _: None,
     progress: Progress = lambda _: None,
     arrived: Arrived = lambda _: None,
@@ -263,7 +289,7 @@ def pull(
     `link_dests` (folders of earlier attempts, same filesystem; only read, and linked) are read on both sides.
     `progress` gets the bytes arrived so far, `arrived` the path of a file that stands here now, not yet verified; what
     was there before is not told of, what comes anew is again. What `target` holds of an earlier attempt that differs,
-    or is gone at the source, is moved to a hidden folder beside it.
+    or is gone at the source, is moved to a hidden folder beside it. `streams` connections at most are used at once.
 
     Raises:
         Retryable: unreachable, connection lost `retries` times, out of time, disk full, source changing.
@@ -280,7 +306,8 @@ def pull(
             shared_connection(source.host, ssh_options) as options,
             LastLook(source, rsync_args, options, idle_s) as look,
         ):
-            work = _Pull(Rsync(source, rsync_args, options, idle_s, log), look, target, pool, arrived)
+            first = Rsync(source, rsync_args, options, idle_s, log)
+            work = _Pull(Streams(first, ssh_options, streams), look, target, pool, arrived)
             repaired = False
             while True:
                 try:

@@ -13,10 +13,9 @@ from pathlib import Path
 from straxflow.digests import FileDigest
 from straxflow.errors import ConfigError, Damaged, Retryable, StepFailed, StraxflowError
 from straxflow.transport import ssh
-from straxflow.transport.child import running
+from straxflow.transport.child import Child, running
 
 PARTIAL = ".rsync-partial"
-# rsync's time for a list of names grows with its square
 _NAMES = 2000
 _EXPANDED = re.compile(r"[*?\[\]\\\n\r\0]")
 Log = Callable[[str], None]
@@ -141,6 +140,14 @@ class Rsync:
     ssh_options: Sequence[str] = ()
     idle_s: int = 120
     log: Log = field(default=lambda _: None)
+    _child: Child | None = field(default=None, init=False, repr=False)
+    _stopped: bool = field(default=False, init=False, repr=False)
+
+    def stop(self) -> None:
+        """End what runs now, from another thread; nothing runs any more."""
+        self._stopped = True
+        if child := self._child:
+            child.kill()
 
     def _argv(self, options: Sequence[str], extra: Sequence[str], source: str, target: str) -> list[str]:
         check_args(self.args)
@@ -182,7 +189,13 @@ class Rsync:
             # ssh's options are the site's own affair: keys, jump hosts
             self.log("+ " + " ".join("ssh" if before == "-e" else word for before, word in pairwise(["", *argv])))
             with running(argv, timeout_s, err, stdin=names) as child:
-                yield lines()
+                self._child = child
+                if self._stopped:
+                    child.kill()
+                try:
+                    yield lines()
+                finally:
+                    self._child = None
             err.seek(0)
             stderr = err.read().decode(errors="replace")
         if stderr:
@@ -193,11 +206,17 @@ class Rsync:
             raise explain(self.place, child.process.returncode, stderr)
 
     @contextmanager
-    def pull(self, target: Path, link_dests: Sequence[Path], timeout_s: float) -> Iterator[Iterator[Item]]:
-        """Bring the place's content here; items as they arrive (a file's rename may be still to come)."""
+    def pull(
+        self, target: Path, link_dests: Sequence[Path], timeout_s: float, only: Sequence[str] | None = None
+    ) -> Iterator[Iterator[Item]]:
+        """Bring the place's content, or some files of it, here; items as they arrive (a rename may be still to come).
+
+        Files to bring that are gone are passed over in silence.
+        """
         extra = [f"--timeout={self.idle_s}", f"--partial-dir={PARTIAL}", "--no-D"]
         extra += [f"--link-dest={old}" for old in link_dests[:20]]
-        with self._items(extra, self.place.spec(), f"{target}/", timeout_s, None) as items:
+        extra += ["--ignore-missing-args"] if only is not None else []
+        with self._items(extra, self.place.spec(), f"{target}/", timeout_s, only) as items:
             yield items
 
     def push(self, source: Path, name: str, only: Iterable[str], link_dests: Sequence[str], timeout_s: float) -> None:
@@ -205,8 +224,7 @@ class Rsync:
         extra = [f"--timeout={self.idle_s}", f"--partial-dir={PARTIAL}"]
         extra += [f"--link-dest={old}" for old in link_dests[:20]]
         target = Place(f"{self.place.path.rstrip('/')}/{name}", self.place.host).spec()
-        names = [*only]
-        for portion in (names[at : at + _NAMES] for at in range(0, len(names), _NAMES)):
+        for portion in self.portions([*only]):
             with self._items(extra, f"{source}/", target, timeout_s, portion) as items:
                 for _ in items:
                     pass
@@ -221,8 +239,12 @@ class Rsync:
         """Have the place's host read its files (all, or some) and say their xxh128."""
         if only is None:
             return self._digests(timeout_s, None)
-        portions = (only[at : at + _NAMES] for at in range(0, len(only), _NAMES))
-        return [digest for names in portions for digest in self._digests(timeout_s, names)]
+        return [digest for names in self.portions(only) for digest in self._digests(timeout_s, names)]
+
+    @staticmethod
+    def portions(names: Sequence[str]) -> Iterator[Sequence[str]]:
+        """So many names as one rsync is given: its time for them grows with their square."""
+        return (names[at : at + _NAMES] for at in range(0, len(names), _NAMES))
 
     def _digests(self, timeout_s: float, only: Sequence[str] | None) -> list[FileDigest]:
         # compared with an empty folder, every file is listed and only the other side reads

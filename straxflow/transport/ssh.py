@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -10,6 +11,7 @@ import re
 import shlex
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -224,3 +226,30 @@ def run(host: str, options: Sequence[str], argv: Sequence[str], *, timeout_s: fl
     if code == 255 or code < 0:
         raise explain(host, text) or LostConnection(f"ssh {host}: failed (exit {code}): {text.strip()[-300:]}")
     return Result(code, out, text)
+
+
+def round_trip(host: str, options: Sequence[str], times: int = 5) -> float:
+    """Seconds that a word takes to a host and back, the shortest of some; the log-in apart.
+
+    Raises:
+        Retryable: not reachable, refused, or no answer in time.
+    """
+    check_host(host)
+    argv = [*command(options), "--", host, shlex.join(["sh", "-c", "while read -r word; do echo; done"])]
+    found = []
+    with tempfile.TemporaryFile() as err:
+        with running(argv, CONNECT_S, err, stdin=subprocess.PIPE) as child:
+            assert child.process.stdin and child.process.stdout
+            with child.process.stdin as words, contextlib.suppress(BrokenPipeError):
+                for _ in range(times + 1):
+                    began = time.monotonic()
+                    words.write(b"word\n")
+                    words.flush()
+                    if child.process.stdout.readline():
+                        found.append(time.monotonic() - began)
+        err.seek(0)
+        text = err.read().decode(errors="replace")
+    if len(found) <= times:
+        raise explain(host, text) or LostConnection(f"ssh {host}: no answer: {text.strip()[-300:]}")
+    # the first one waits for the log-in
+    return min(found[1:])

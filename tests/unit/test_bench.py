@@ -102,7 +102,7 @@ def test_where_no_line_can_be_made_nothing_is_told_of_delays(tmp_path: Path, mon
     monkeypatch.setattr(delays, "build", build)
     result = delays.bench(Lab(tmp_path, None, None), True)  # type: ignore[arg-type]  # it gets no further
     assert (result.judged, result.tables) == ([], [])
-    assert result.notes == ["not measured: cc is not installed"]
+    assert result.notes == ["not all was measured: cc is not installed"]
     assert not list(tmp_path.iterdir())
 
 

@@ -28,6 +28,11 @@ class Transfer(Section):
 
     rsync_args: list[RsyncWord] = Field([], description="More arguments for rsync, e.g. ['--bwlimit=80M'].")
     max_parallel: Count = Field(2, description="Transfers at once in the whole site, over all invocations.")
+    streams: Count = Field(
+        1,
+        description="Connections at most that bring one run side by side. More than one help only over a long line: "
+        "`straxflow check` measures it, and says how many. A --bwlimit holds for each.",
+    )
     timeout_s: Seconds = Field(60, description="A connection that is silent for so long is closed.")
     retries: int = Field(3, ge=0, description="Lost connections resumed within one attempt.")
     slot_wait_s: float = Field(
