@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,19 +19,23 @@ from bench.result import Judged, Result, Table
 
 FINDINGS = Path(__file__).with_name("findings.md")
 """What figures cannot tell: why they are as they are."""
+READING = Path(__file__).with_name("reading.md")
+"""How to read the page: its words."""
 PACKAGES = ("snakemake", "strax", "numpy", "numba", "pymongo", "pydantic", "xxhash")
 
 
 def verdict_line(results: Sequence[Result]) -> str:
-    """Say plainly which goals were missed."""
+    """Say plainly how many goals were missed."""
     judged = [j for result in results for j in result.judged if j.verdict]
-    missed = [j for j in judged if j.verdict == "MISSED"]
     if not judged:
         return "Nothing here has a goal."
-    if not missed:
+    if not (missed := _missed(judged)):
         return f"All {len(judged)} goals are met."
-    names = "; ".join(f"{j.what}: {j.figure}, the goal is {j.goal}" for j in missed)
-    return f"{len(missed)} of {len(judged)} goals MISSED: {names}."
+    return f"{len(missed)} of {len(judged)} goals MISSED:"
+
+
+def _missed(judged: Iterable[Judged]) -> list[str]:
+    return [f"- {j.what}: {j.figure}, the goal is {j.goal}" for j in judged if j.verdict == "MISSED"]
 
 
 def show(console: Console, result: Result) -> None:
@@ -47,29 +51,42 @@ def conclude(console: Console, results: Sequence[Result]) -> None:
     """Print the figures of all benches, against their goals."""
     judged = [j for result in results for j in result.judged]
     console.print(_rich(_summary(judged)))
-    console.print(verdict_line(results), markup=False)
+    console.print("\n".join([verdict_line(results), *_missed(judged)]), markup=False)
 
 
 def markdown(results: Sequence[Result], arguments: Sequence[str], seconds: float) -> str:
     """The text of docs/performance.md."""
     called = " ".join(["python -m bench", *arguments])
+    judged = [j for result in results for j in result.judged]
     parts = [
         "# Performance",
-        f"Written by `{called}` on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, in {seconds:.0f} s. Cases and their "
-        "baselines were measured in turn in the same run; figures are medians, with the range in brackets. "
-        "A ratio is the median of the ratios of neighbouring repetitions.",
+        f"Written by `{called}` on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, in {seconds:.0f} s.",
         f"**{verdict_line(results)}**",
-        _markdown(_summary([j for result in results for j in result.judged])),
+        *(["\n".join(missed)] if (missed := _missed(judged)) else []),
+        _markdown(_overview(results)),
+        READING.read_text(encoding="utf-8").rstrip(),
         "## Machine and versions",
         _markdown(Table("", ["", ""], [[name, value] for name, value in machine()])),
     ]
     for result in results:
-        parts += [f"## {result.name}", result.setting + "."]
+        parts += [f"## {result.name}", result.setting + ".", _markdown(_summary(result.judged))]
         for table in result.tables:
             parts += [f"{table.title}:", _markdown(table)]
         parts += result.notes
     parts.append(FINDINGS.read_text(encoding="utf-8").rstrip())
     return "\n\n".join(parts) + "\n"
+
+
+def _overview(results: Sequence[Result]) -> Table:
+    """A line for each bench: how its goals stand, and its first figure, one with a goal if there is any."""
+    rows = []
+    for result in results:
+        goals = [j.verdict for j in result.judged if j.verdict]
+        link = f"[{result.name}](#{result.name.replace(' ', '-')})"
+        figures = sorted(result.judged, key=lambda j: not j.verdict)
+        first = f"{figures[0].what}: {figures[0].figure}" if figures else "not measured"
+        rows.append([link, f"{goals.count('met')} of {len(goals)}" if goals else "none", first])
+    return Table("", ["bench", "goals met", "for one"], rows)
 
 
 def machine() -> list[tuple[str, str]]:

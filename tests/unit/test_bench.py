@@ -70,7 +70,8 @@ def results(limit: float) -> list[Result]:
 
 def test_the_page_says_clearly_when_a_goal_is_missed() -> None:
     text = report.markdown(results(1.01), ["transfer"], 12)
-    assert "**1 of 1 goals MISSED: transfer: 1.05 (1.00 to 1.10, n=2), the goal is at most 1.01.**" in text
+    assert "**1 of 1 goals MISSED:**\n\n- transfer: 1.05 (1.00 to 1.10, n=2), the goal is at most 1.01\n" in text
+    assert "| [transfer](#transfer) | 0 of 1 | transfer: 1.05 (1.00 to 1.10, n=2) |" in text
     assert "| transfer | 1.05 (1.00 to 1.10, n=2) | at most 1.01 | MISSED |" in text
     assert "| plain \\| rsync | 2.00 (2.00 to 2.00) |" in text
     assert "`python -m bench transfer`" in text
