@@ -14,8 +14,8 @@ from typing import Any
 
 from pymongo.collection import Collection
 
-from bench.measure import Sample, Series, in_turn, measure
-from bench.result import Judged, Result, Table, judge, times
+from bench.measure import Sample, Series, in_turn, measure, run
+from bench.result import Judged, Result, Table, compare, judge, times
 from bench.site import Lab, Site, make_site
 from straxflow.cli import indexes
 from straxflow.lab.daq import RunPlan
@@ -45,6 +45,9 @@ REPETITIONS, QUICK_REPETITIONS = 3, 2
 HOSTS = ("demo-daq", "site", "tape", "analysis")
 TYPES = ("live", "raw_records", "records", "peaks", "events")
 QUERY, POLL, IDLE, SCAN = "query of the preview", "poll", "poll, nothing pending", "one pass: no such run"
+WHOLE, BARE = "preview", "dry run of a Snakefile with as many jobs, and nothing else"
+BARE_FILE = Path(__file__).with_name("bare_jobs.smk")
+BARE_GOAL = 1.1
 Runs = Collection[dict[str, Any]]
 
 
@@ -79,7 +82,7 @@ def _bench(lab: Lab, quick: bool) -> Result:
     with connect(site.config) as db:
         for keys in indexes.missing(db, "online"):
             indexes.create(db, keys)
-    whole = Series("preview")
+    whole, bare = Series(WHOLE), Series(BARE)
     steps: list[Step] = []
     left_out: list[str] = []
     done = 0
@@ -101,7 +104,8 @@ def _bench(lab: Lab, quick: bool) -> Result:
         done = size - pending
         _measure(steps[-1], site, runs, pending, repetitions)
         if size == previewed:
-            whole = in_turn({"preview": lambda _: site.snakemake("-n")}, repetitions)["preview"]
+            cases = {WHOLE: lambda _: site.snakemake("-n"), BARE: lambda _: _bare(site, pending)}
+            whole, bare = in_turn(cases, repetitions).values()
     low, high = whole.spread()
     named = [" + ".join(name for name, _ in keys) for keys in (*INDEXES, *campaign_indexes("online"))]
     return Result(
@@ -112,10 +116,11 @@ def _bench(lab: Lab, quick: bool) -> Result:
         "which has no indexes",
         [
             judge(f"preview, {pending} of {previewed:,}", whole.median(), GOAL_S, " s", f"{low:.2f} to {high:.2f}"),
+            compare(f"preview, {pending} of {previewed:,}, by a {BARE}", whole, bare, BARE_GOAL),
             *_judged(steps, pending),
         ],
         [
-            times("Preview", [whole]),
+            times("Preview", [whole, bare]),
             _queries(steps),
             Table("Indexes (`straxflow check` says which are missing)", ["fields"], [[name] for name in named]),
         ],
@@ -125,10 +130,17 @@ def _bench(lab: Lab, quick: bool) -> Result:
             "before, for a server reads what it was just filled with slower the first time. With the indexes a "
             "MongoDB looks only at what it gives; that its planner takes them is not shown here, for the stand-in has "
             "no explain(). What is asked and answered was counted on the wire, and depends on no server.",
-            "The rest of the preview is Snakemake's own work, on seven jobs a run.",
+            "The rest of the preview is Snakemake's own work, on seven jobs a run: the Snakefile beside it "
+            f"(bench/{BARE_FILE.name}) has rules with an output, an input and a command, asks no database and reads no "
+            "configuration.",
             *left_out,
         ],
     )
+
+
+def _bare(site: Site, runs: int) -> Sample:
+    argv = ["snakemake", "-n", "--cores", "2", "--scheduler", "greedy", "--snakefile", str(BARE_FILE)]
+    return run([*argv, "--config", f"runs={runs}"], cwd=site.folder, log=site.folder / "bare.log")
 
 
 def expected_fill(steps: Sequence[Step], more: int, entries: int) -> float:
