@@ -8,11 +8,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from statistics import median
 from typing import Any
 
 from bench.measure import cpu_of
-from bench.result import Result, judge, parts
+from bench.result import Result, judge, judge_all, parts
 from bench.site import Lab, Site, make_site
 from straxflow.attempts import all_of
 from straxflow.batch import Batch, batch_file
@@ -36,10 +35,9 @@ def bench(lab: Lab, quick: bool) -> Result:
         found, idle = _runs(lab, size_mb, QUICK_RUNS if quick else RUNS, QUICK_IDLE_S if quick else IDLE_S)
         first = [one["first job"] for one in found]
         last = [one["registered"] for one in found]
-        spread = f"{min(first):.2f} to {max(first):.2f}, n={len(first)}"
         judged += [
-            judge(f"end of a {size_mb:g} MB run to its first job", median(first), GOAL_S, " s", spread),
-            judge(f"end of a {size_mb:g} MB run to registered", median(last), None, " s", _range(last)),
+            judge_all(f"end of a {size_mb:g} MB run to its first job", first, GOAL_S, " s"),
+            judge_all(f"end of a {size_mb:g} MB run to registered", last, None, " s"),
         ]
         tables.append(parts(f"Run of {size_mb:g} MB: time since its end, s", found))
     judged.append(judge("an idle watcher, CPU in percent of a core", idle, IDLE_GOAL, ""))
@@ -51,10 +49,6 @@ def bench(lab: Lab, quick: bool) -> Result:
         tables,
         [],
     )
-
-
-def _range(values: list[float]) -> str:
-    return f"{min(values):.2f} to {max(values):.2f}"
 
 
 def _runs(lab: Lab, size_mb: float, count: int, idle_s: float) -> tuple[list[dict[str, float]], float]:

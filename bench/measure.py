@@ -56,10 +56,23 @@ class Series:
         return f"{self.median(what):.2f} ({low:.2f} to {high:.2f})"
 
 
-def ratio_of(case: Series, baseline: Series, what: str = "wall") -> float:
-    """Median of the ratios of repetitions that were measured one after the other."""
+def ratios(case: Series, baseline: Series, what: str = "wall") -> list[float]:
+    """Ratios of repetitions that were measured one after the other."""
     pairs = zip(case.samples, baseline.samples, strict=True)
-    return statistics.median(getattr(a, what) / max(getattr(b, what), 1e-3) for a, b in pairs)
+    return [getattr(a, what) / max(getattr(b, what), 1e-3) for a, b in pairs]
+
+
+def ratio_of(case: Series, baseline: Series, what: str = "wall") -> float:
+    """Their median."""
+    return statistics.median(ratios(case, baseline, what))
+
+
+def a_run(invocations: Sequence[Sample], idle: Sample, count: int) -> Sample:
+    """What each of so many runs took, start and end apart: without what as many idle invocations take."""
+    taken = (
+        sum(getattr(one, what) - getattr(idle, what) for one in invocations) for what in ("wall", "cpu", "own_cpu")
+    )
+    return Sample(*(seconds / count for seconds in taken))
 
 
 def measure(work: Callable[[], object]) -> Sample:
@@ -144,12 +157,12 @@ def idle_cores() -> float:
 
 
 def cpu_of_processes(word: str) -> float:
-    """CPU seconds of all processes with this word in their command lines, and of the children they waited for."""
+    """CPU seconds of all other processes with this word in their command lines, and of the children they waited for."""
     seconds = 0.0
     for folder in Path("/proc").glob("[0-9]*"):
-        # processes may end meanwhile
+        # processes may end meanwhile; the bench has waited for what it measured, and may have the word in its --folder
         with contextlib.suppress(OSError):
-            if word.encode() in (folder / "cmdline").read_bytes():
+            if int(folder.name) != os.getpid() and word.encode() in (folder / "cmdline").read_bytes():
                 seconds += cpu_of(int(folder.name))
     return seconds
 

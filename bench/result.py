@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
-from bench.measure import Series, ratio_of
+from bench.measure import Series, ratios
 
 Verdict = Literal["met", "MISSED", ""]
 
@@ -49,11 +50,15 @@ def judge(what: str, value: float, limit: float | None, unit: str, spread: str =
     return Judged(what, figure, f"at most {limit:g}{unit}", "met" if value <= limit else "MISSED")
 
 
-def compare(what: str, case: Series, baseline: Series, limit: float | None) -> Judged:
-    """Wall clock of a case by that of its baseline, repetition by repetition."""
-    pairs = [a.wall / b.wall for a, b in zip(case.samples, baseline.samples, strict=True)]
-    spread = f"{min(pairs):.2f} to {max(pairs):.2f}, n={len(pairs)}"
-    return judge(what, ratio_of(case, baseline), limit, "", spread)
+def judge_all(what: str, values: Sequence[float], limit: float | None, unit: str) -> Judged:
+    """The median of all repetitions, with their range, as `judge`."""
+    spread = f"{min(values):.2f} to {max(values):.2f}, n={len(values)}"
+    return judge(what, median(values), limit, unit, spread)
+
+
+def compare(what: str, case: Series, baseline: Series, limit: float | None, of: str = "wall") -> Judged:
+    """Wall clock of a case (or its CPU: `cpu`) by that of its baseline, repetition by repetition."""
+    return judge_all(what, ratios(case, baseline, of), limit, "")
 
 
 def times(title: str, series: list[Series]) -> Table:

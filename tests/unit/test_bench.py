@@ -14,7 +14,7 @@ from rich.console import Console
 from bench import compression, delays, hashing, report
 from bench.__main__ import BENCHES, parse
 from bench.measure import Sample, Series, _adopted, cpu_of, in_turn, measure, ratio_of, run
-from bench.result import Result, Table, compare, judge, parts, times
+from bench.result import Result, Table, compare, judge, judge_all, parts, times
 from bench.site import Lab
 from bench.transfer import Files
 
@@ -34,6 +34,12 @@ def test_command_line_takes_names_and_rejects_others(capsys: pytest.CaptureFixtu
 def test_a_ratio_is_the_median_of_the_ratios_of_neighbours() -> None:
     # both were slowed down in the third repetition: its ratio stays what it is
     assert ratio_of(series("a", 1.1, 1.2, 22.0), series("b", 1.0, 1.0, 20.0)) == pytest.approx(1.1)
+
+
+def test_all_repetitions_are_told_by_their_median_and_range() -> None:
+    assert judge_all("x", [2.0, 1.0, 4.0], 3, " s").figure == "2.00 s (1.00 to 4.00, n=3)"
+    assert judge_all("x", [2.0, 1.0, 4.0], 1, " s").verdict == "MISSED"
+    assert compare("x", series("a", 1.0), series("b", 4.0), None, "cpu").figure == "0.25 (0.25 to 0.25, n=1)"
 
 
 def test_cases_are_measured_in_turn() -> None:

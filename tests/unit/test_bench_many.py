@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.batch import Case, cpu_of_steps
-from bench.measure import Sample, cpu_of_processes, idle_cores
+from bench.cluster import Invocation, cpu_of_steps, many_runs
+from bench.measure import Sample, a_run, cpu_of_processes, idle_cores
+from bench.on_slurm import Case, calls_table, cpu_table
 from bench.preview import ENTRIES, FEW_ENTRIES, Step, expected_fill
 from bench.small_runs import check_same, scaled, shares
 
@@ -55,9 +56,32 @@ def test_cpu_of_slurm_steps_is_theirs_and_that_of_all_they_ran() -> None:
     assert cpu_of_steps("") == 0
 
 
-def test_a_run_on_slurm_costs_what_an_idle_invocation_does_not() -> None:
-    case = Case("grouped", 10, Sample(53.0, 12.0), Sample(3.0, 2.0), 40.0, 5.0, {"sbatch": 10})
-    assert (case.seconds, case.cpu, case.jobs) == (5.0, 5.0, 1.0)
+def test_a_run_costs_what_an_idle_invocation_does_not() -> None:
+    assert a_run([Sample(13.0, 8.0, 5.0), Sample(11.0, 6.0, 4.0)], Sample(2.0, 2.0, 1.0), 10) == Sample(2.0, 1.0, 0.7)
+
+
+def case(name: str, runs: int, *jobs_cpu: float) -> Case:
+    main, idle = Sample(53.0, 12.0, 4.0, 100.0), Sample(3.0, 2.0, 1.0)
+    return Case(name, runs, [Invocation(main, cpu, {"sbatch": 5, "squeue": 2}) for cpu in jobs_cpu], idle, 6.0)
+
+
+def test_a_run_on_slurm_costs_its_batch_jobs_too() -> None:
+    one = case("grouped", 10, 15.0, 25.0)
+    assert (one.main, one.jobs_cpu, one.cpu, one.calls_a_run("sbatch")) == (Sample(10.0, 2.0, 0.6), 4.0, 6.0, 1.0)
+    assert sum(one.parts.values()) == pytest.approx(one.cpu)
+    assert one.invocations[0].whole == Sample(53.0, 27.0, 4.0)
+
+
+def test_the_tables_of_slurm_are_of_medians_over_the_repetitions() -> None:
+    found = {"grouped": [case("grouped", 10, cpu) for cpu in (20.0, 40.0)]}
+    assert calls_table("", found).rows == [["grouped", "10", "53.0", "5.00", "4.00", "5", "2", "0", "0"]]
+    assert cpu_table(found).rows == [["grouped", "0.30", "0.70", "0.60", "2.40"]]
+
+
+def test_so_many_runs_share_a_batch_job_as_the_profile_is_told() -> None:
+    settings = many_runs(50)
+    assert settings["group-components"] == ["runs=50"]
+    assert all(group.endswith("=runs") for group in settings["groups"])
 
 
 def test_the_time_to_fill_a_database_is_that_of_documents_of_the_same_kind() -> None:
