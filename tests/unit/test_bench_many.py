@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from bench.cluster import Invocation, cpu_of_steps, many_runs
+from bench.kinds import check_same
 from bench.measure import Sample, a_run, cpu_of_processes, idle_cores
 from bench.on_slurm import Case, calls_table, cpu_table
 from bench.preview import ENTRIES, FEW_ENTRIES, Step, expected_fill
-from bench.small_runs import check_same, scaled, shares
+from bench.small_runs import scaled
+from bench.where import shares
 
 
 def store(folder: Path, data: bytes) -> Path:
