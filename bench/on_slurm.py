@@ -11,13 +11,11 @@ from typing import Any
 from bench.cluster import STEPS, Cluster, Invocation, Settings, Submitter
 from bench.measure import Sample, a_run
 from bench.result import Table
-from bench.site import Lab, make_site
+from bench.site import AT_ONCE, COPY, Lab, make_site
 from straxflow.attempts import all_of
 from straxflow.lab.daq import Daq, RunPlan
 
 SIZE_MB = 1.0
-AT_ONCE = 500
-"""The most runs that an invocation may claim."""
 SMALL = {"mem_mb": 500, "runtime_min": 1}
 CLIENTS = ("sbatch", "squeue", "sacct", "srun")
 
@@ -88,9 +86,8 @@ class Bed:
             RuntimeError: if an attempt at one of their steps failed.
         """
         cases = self.found.setdefault(name, [])
-        product = {"from": "live", "kind": "command", "command": "cp -r {source}/{run} {output}"}
         changes = {
-            "products": {"copy": product},
+            "products": COPY,
             "resources": dict.fromkeys(STEPS, SMALL),
             "claim": {"max_runs": min(count, AT_ONCE)},
         }
@@ -120,7 +117,7 @@ def calls_table(title: str, found: Mapping[str, Sequence[Case]]) -> Table:
         wall = median(sum(one.main.wall for one in case.invocations) for case in cases)
         a_run = [f"{median(values):.2f}" for values in ([c.main.wall for c in cases], [c.cpu for c in cases])]
         calls = [f"{median(case.calls(client) for case in cases):g}" for client in CLIENTS]
-        rows.append([name, str(cases[0].runs), f"{wall:.1f}", *a_run, *calls])
+        rows.append([name, f"{cases[0].runs:,}", f"{wall:.1f}", *a_run, *calls])
     columns = ["case", "runs", "wall, s", "s a run", "CPU s a run", *(f"{client} calls" for client in CLIENTS)]
     return Table(title, columns, rows)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.measure import Sample, measure, run
 from bench.result import Judged, Result, Table, judge
-from bench.site import Lab, Site, job_seconds, make_site, step_seconds
+from bench.site import AT_ONCE, COPY, Lab, Site, job_seconds, make_site, step_seconds
 from straxflow.lab.daq import Daq, RunPlan
 from straxflow.receipts import Transferred, write
 
@@ -18,8 +19,6 @@ SIZE_MB = 1.0
 GOAL_S, LINEAR_GOAL = 0.3, 1.15
 RECEIPTS = 7
 """Of a run with one product, beside run.json."""
-AT_ONCE = 500
-"""The most that an invocation may claim."""
 SHARED = "-o ControlMaster=auto -o ControlPath={}/ssh -o ControlPersist=5"
 WORK = """
 mkdir live staging store
@@ -73,7 +72,7 @@ def bench(lab: Lab, quick: bool) -> Result:
         "work of them: rsync --fsync, cp, xxhsum, cp, sync, rm",
         [
             judge(f"CPU a run beyond the bare work, {one.count:,} runs", one.cpu - work, GOAL_S, " s"),
-            *([] if many is one else _linear(one, many)),
+            *([] if many is one else linear((one.count, many.count), _grown(one, many))),
             judge("main process CPU a run (start and end apart)", one.main_cpu, None, " s"),
             judge("wall clock a run", one.wall, None, " s"),
             judge("an invocation with nothing to do, wall clock", one.idle.wall, None, " s"),
@@ -83,21 +82,23 @@ def bench(lab: Lab, quick: bool) -> Result:
         [
             f"An invocation takes {AT_ONCE} runs at most; a preview shows as many. "
             "Start and end apart: less what an invocation with nothing to do takes. The figures are without the run "
-            "database, the DAQ's side of ssh and the background process of the shared connection.",
+            "database and the DAQ's side of ssh.",
         ],
     )
 
 
-def _linear(one: Measured, many: Measured) -> list[Judged]:
-    """Whether a run costs as much where there are many."""
-    growth = {"wall clock": many.wall / one.wall, "CPU": many.cpu / one.cpu}
-    what = f"{many.count:,} by {one.count:,} runs"
+def linear(counts: tuple[int, int], growth: Mapping[str, float], where: str = "") -> list[Judged]:
+    """Whether a run costs as much where there are many: what it takes by what it takes where there are few."""
+    what = f"{counts[1]:,} by {counts[0]:,} runs{where}"
     return [judge(f"{name} a run, {what}", ratio, LINEAR_GOAL, "") for name, ratio in growth.items()]
 
 
+def _grown(one: Measured, many: Measured) -> dict[str, float]:
+    return {"wall clock": many.wall / one.wall, "CPU": many.cpu / one.cpu}
+
+
 def _measured(lab: Lab, count: int) -> Measured:
-    product = {"from": "live", "kind": "command", "command": "cp -r {source}/{run} {output}"}
-    settings = {"products": {"copy": product}, "claim": {"max_runs": min(count, AT_ONCE)}}
+    settings = {"products": COPY, "claim": {"max_runs": min(count, AT_ONCE)}}
     daq = lab.folder / f"daq_{count}"
     site = make_site(lab, f"overhead_{count}", daq, settings)
     taker = Daq(daq, lab.runs(site.name), "demo-daq")

@@ -24,6 +24,10 @@ from straxflow.lab.sshd import Sshd
 from straxflow.receipts import State
 
 Document = dict[str, Any]
+AT_ONCE = 500
+"""The most runs that an invocation may claim."""
+COPY = {"copy": {"from": "live", "kind": "command", "command": "cp -r {source}/{run} {output}"}}
+"""The least that can be made of a run: what it costs beyond that is the engine's."""
 
 
 @dataclass(frozen=True)
