@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.measure import Sample, measure, run
+from bench.measure import Sample, a_run, measure, run
 from bench.result import Judged, Result, Table, judge
 from bench.site import AT_ONCE, COPY, Lab, Site, job_seconds, make_site, step_seconds
 from straxflow.lab.daq import Daq, RunPlan
@@ -42,21 +43,13 @@ class Measured:
     invocations: list[Sample]
     idle: Sample
     preview: Sample
+    mirror_cpu: float
+    """Of the status mirror, s a run, start and end apart; part of the main process'."""
 
     @property
-    def cpu(self) -> float:
-        """Of all processes, s a run, start and end apart."""
-        return sum(one.cpu - self.idle.cpu for one in self.invocations) / self.count
-
-    @property
-    def main_cpu(self) -> float:
-        """The same of Snakemake's main process."""
-        return sum(one.own_cpu - self.idle.own_cpu for one in self.invocations) / self.count
-
-    @property
-    def wall(self) -> float:
-        """Wall clock, s a run, start and end apart."""
-        return sum(one.wall - self.idle.wall for one in self.invocations) / self.count
+    def taken(self) -> Sample:
+        """Of all processes, and of Snakemake's main process alone, a run, start and end apart."""
+        return a_run(self.invocations, self.idle, self.count)
 
 
 def bench(lab: Lab, quick: bool) -> Result:
@@ -71,10 +64,10 @@ def bench(lab: Lab, quick: bool) -> Result:
         "run (transfer, process, checksum, move_out, register, register_live, release), two at a time; and the bare "
         "work of them: rsync --fsync, cp, xxhsum, cp, sync, rm",
         [
-            judge(f"CPU a run beyond the bare work, {one.count:,} runs", one.cpu - work, GOAL_S, " s"),
+            judge(f"CPU a run beyond the bare work, {one.count:,} runs", one.taken.cpu - work, GOAL_S, " s"),
             *([] if many is one else linear((one.count, many.count), _grown(one, many))),
-            judge("main process CPU a run (start and end apart)", one.main_cpu, None, " s"),
-            judge("wall clock a run", one.wall, None, " s"),
+            judge("main process CPU a run (start and end apart)", one.taken.own_cpu, None, " s"),
+            judge("wall clock a run", one.taken.wall, None, " s"),
             judge("an invocation with nothing to do, wall clock", one.idle.wall, None, " s"),
             judge(f"preview of {one.count:,} runs, wall clock", one.preview.wall, None, " s"),
         ],
@@ -83,6 +76,8 @@ def bench(lab: Lab, quick: bool) -> Result:
             f"An invocation takes {AT_ONCE} runs at most; a preview shows as many. "
             "Start and end apart: less what an invocation with nothing to do takes. The figures are without the run "
             "database and the DAQ's side of ssh.",
+            "The status mirror's CPU is that of its thread and of its log handler, by the clocks of the threads that "
+            "work for it (bench/with_mirror_told.py). The registration is the steps register and register_live.",
         ],
     )
 
@@ -94,7 +89,7 @@ def linear(counts: tuple[int, int], growth: Mapping[str, float], where: str = ""
 
 
 def _grown(one: Measured, many: Measured) -> dict[str, float]:
-    return {"wall clock": many.wall / one.wall, "CPU": many.cpu / one.cpu}
+    return {"wall clock": many.taken.wall / one.taken.wall, "CPU": many.taken.cpu / one.taken.cpu}
 
 
 def _measured(lab: Lab, count: int) -> Measured:
@@ -105,9 +100,16 @@ def _measured(lab: Lab, count: int) -> Measured:
     for number in range(1, count + 1):
         taker.take(RunPlan(number, size_mb=SIZE_MB, seed=number))
     os.sync()
-    preview = site.snakemake("-n")
-    invocations = [site.snakemake() for _ in range(0, count, AT_ONCE)]
-    return Measured(count, site, invocations, site.snakemake(), preview)
+    told = site.folder / "mirror_cpu"
+    program = [sys.executable, "-m", "bench.with_mirror_told", str(told)]
+    preview = site.snakemake("-n", program=program)
+    invocations, mirror = [], 0.0
+    for _ in range(0, count, AT_ONCE):
+        invocations.append(site.snakemake(program=program))
+        mirror += float(told.read_text())
+    idle = site.snakemake(program=program)
+    mirror -= len(invocations) * float(told.read_text())
+    return Measured(count, site, invocations, idle, preview, mirror / count)
 
 
 def _work(lab: Lab, one: Measured) -> float:
@@ -128,29 +130,33 @@ def _work(lab: Lab, one: Measured) -> float:
 
 
 def _growth(found: list[Measured]) -> Table:
-    columns = ["runs", "wall, s a run", "CPU, s a run", "main process, CPU s a run", "preview, s", "idle, s"]
+    cpu = ["CPU, s a run", "main process, CPU s a run", "status mirror, CPU s a run"]
     rows = []
     for m in found:
-        a_run = [f"{seconds:.3f}" for seconds in (m.wall, m.cpu, m.main_cpu)]
-        rows.append([f"{m.count:,}", *a_run, f"{m.preview.wall:.2f}", f"{m.idle.wall:.2f}"])
+        seconds = (m.taken.wall, m.taken.cpu, m.taken.own_cpu, m.mirror_cpu)
+        a_run_took = [f"{one:.3f}" for one in seconds]
+        rows.append([f"{m.count:,}", *a_run_took, f"{m.preview.wall:.2f}", f"{m.idle.wall:.2f}"])
+    columns = ["runs", "wall, s a run", *cpu, "preview, s", "idle, s"]
     return Table("By the number of runs, start and end apart", columns, rows)
 
 
 def _shares(one: Measured, work: float) -> Table:
-    """CPU a run by what it is for; the bare work is part of it."""
+    """CPU a run by what it is for; receipts and the bare work are part of the steps."""
     steps = {step: seconds / one.count for step, seconds in step_seconds(one.site, "cpu_seconds").items()}
     graph = (one.preview.own_cpu - one.idle.own_cpu) / one.count
+    whole, main = one.taken.cpu, one.taken.own_cpu
     parts = {
         "main process: graph of the jobs (a preview's time beyond that of an invocation with nothing to do)": graph,
-        "main process: scheduling, its own records, status mirror": one.main_cpu - graph,
-        "starts of the jobs, forks": one.cpu - one.main_cpu - sum(steps.values()),
+        "main process: status mirror": one.mirror_cpu,
+        "main process: scheduling, its own records": main - graph - one.mirror_cpu,
+        "starts of the jobs, forks": whole - main - sum(steps.values()),
         **{f"step {name}": seconds for name, seconds in steps.items()},
+        "all": whole,
+        f"in the steps: {RECEIPTS} receipts, written and flushed": RECEIPTS * _receipt(one.site),
+        "the bare work, by itself": work,
     }
-    rows = [[name, f"{seconds:.3f}", f"{seconds / one.cpu:.0%}"] for name, seconds in parts.items()]
-    rows.append(["all", f"{one.cpu:.3f}", "100%"])
-    rows.append([f"in the steps: {RECEIPTS} receipts, written and flushed", f"{RECEIPTS * _receipt(one.site):.3f}", ""])
-    rows.append(["the bare work", f"{work:.3f}", ""])
-    return Table(f"CPU of a run, {one.count:,} runs", ["for", "s", "share"], rows)
+    rows = [[name, f"{seconds:.3f}", f"{seconds / whole:.0%}"] for name, seconds in parts.items()]
+    return Table(f"CPU of a run, {one.count:,} runs", ["for", "s", "share of all"], rows)
 
 
 def _receipt(site: Site) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,13 +71,13 @@ class Site:
         """Where all of it stands."""
         return self.file.parent
 
-    def snakemake(self, *arguments: str, profile: str = "local") -> Sample:
-        """The workflow, as a user calls it from the repository.
+    def snakemake(self, *arguments: str, profile: str = "local", program: Sequence[str] = ("snakemake",)) -> Sample:
+        """The workflow, as a user calls it from the repository, or by another `program` with the same arguments.
 
         Raises:
             RuntimeError: if it fails.
         """
-        argv = ["snakemake", "--profile", profile, "--configfile", str(self.file), *arguments]
+        argv = [*program, "--profile", profile, "--configfile", str(self.file), *arguments]
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         return run(argv, cwd=ROOT, env=environment, log=self.folder / "snakemake.log")
 

@@ -10,6 +10,7 @@ from bench.cluster import Invocation, cpu_of_steps, many_runs
 from bench.kinds import check_same
 from bench.measure import Sample, a_run, cpu_of_processes, idle_cores
 from bench.on_slurm import Case, calls_table, cpu_table
+from bench.overhead import LINEAR_GOAL, linear
 from bench.preview import ENTRIES, FEW_ENTRIES, Step, expected_fill
 from bench.small_runs import scaled
 from bench.where import shares
@@ -78,6 +79,12 @@ def test_the_tables_of_slurm_are_of_medians_over_the_repetitions() -> None:
     found = {"grouped": [case("grouped", 10, cpu) for cpu in (20.0, 40.0)]}
     assert calls_table("", found).rows == [["grouped", "10", "53.0", "5.00", "4.00", "5", "2", "0", "0"]]
     assert cpu_table(found).rows == [["grouped", "0.30", "0.70", "0.60", "2.40"]]
+
+
+def test_growth_is_judged_by_what_a_run_takes_where_there_are_fewer() -> None:
+    wall, cpu = linear((100, 1000), {"wall clock": LINEAR_GOAL, "CPU": LINEAR_GOAL + 0.1}, " on Slurm")
+    assert (wall.what, wall.verdict) == ("wall clock a run, 1,000 by 100 runs on Slurm", "met")
+    assert (cpu.what, cpu.verdict) == ("CPU a run, 1,000 by 100 runs on Slurm", "MISSED")
 
 
 def test_so_many_runs_share_a_batch_job_as_the_profile_is_told() -> None:
