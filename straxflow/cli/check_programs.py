@@ -51,9 +51,11 @@ def _line(site: Site, host: str) -> Verdict:
     """What one connection can bring over the line, and whether more of them would bring more."""
     seconds = ssh.round_trip(host, site.config.daq.ssh_options)
     streams, wanted = site.config.transfer.streams, worth_having(seconds)
-    found = f"{host}: a round trip takes {1e3 * seconds:.1f} ms, so one connection brings {WINDOW / seconds / 1e6:.0f} "
-    found += f"MB/s at most: best with transfer.streams: {wanted}"
-    return ok("line", found + f" (it is {streams})" * (streams != wanted))
+    found = f"{host}: a round trip takes {1e3 * seconds:.1f} ms"
+    if wanted > 1:
+        found += f", so one connection brings {WINDOW / seconds / 1e6:.0f} MB/s at most"
+    set_to = f" (it is {streams})" if streams != wanted else ""
+    return ok("line", f"{found}: best with transfer.streams: {wanted}{set_to}")
 
 
 def _daq_by_ssh(site: Site, host: str, folder: Path) -> Verdict:
@@ -63,6 +65,10 @@ def _daq_by_ssh(site: Site, host: str, folder: Path) -> Verdict:
     result = ssh.run(host, options, ["sh", "-c", _LOOK, "straxflow", str(folder)], timeout_s=SSH_S)
     if result.code in (3, 4):
         return failed("daq", f"{where}: {result.err.strip()}", "correct daq.folder, or its permissions there")
+    if result.code not in (0, 5):
+        return failed(
+            "daq", f"{where}: sh does not run there: {result.err.strip()}", "let its key run sh, find and rsync"
+        )
     if result.code:
         return failed("daq", f"{where}: rsync does not run there: {result.err.strip()}", "install rsync there")
     return _rsync_verdict("daq", f"{where}: readable, ", result.out.decode(errors="replace"))

@@ -14,7 +14,7 @@ from straxflow.transport.child import Child, running
 from straxflow.transport.rsync import PARTIAL, Item, Place
 
 # with others, rsync may leave out files, or see more of them
-_PLAIN = re.compile(r"-[artpogvzW]+|--(archive|bwlimit|rsync-path|compress|compress-choice|whole-file|verbose)(=.*)?")
+_PLAIN = re.compile(r"-[artpogvzW]+|--(archive|bwlimit|compress|compress-choice|whole-file|verbose)(=.*)?")
 # a word that comes, rather than the end of the connection; the last line tells that nothing went wrong
 _SCRIPT = r"""read -r word && cd -- "$1" && LC_ALL=C find . ! -type d -printf '%y %s %T@ %P\0' && printf whole"""
 _FILE = re.compile(rb"f (\d+) (\d+)(?:\.\d+)? (.+)", re.DOTALL)
@@ -27,11 +27,22 @@ class LastLook:
 
     A second rsync tells it too, and is what a caller asks where this one has no answer: a host that lets nothing but
     rsync in, a `find` that is not GNU's, options that leave files out. But it takes five round trips more.
+
+    `ours`: how connections are shared is not the site's to say. By its word one may not end while the shell waits,
+    which would then wait for the end of rsync, and rsync for the shell.
     """
 
-    def __init__(self, place: Place, rsync_args: Sequence[str], ssh_options: Sequence[str], timeout_s: float) -> None:
+    def __init__(
+        self,
+        place: Place,
+        rsync_args: Sequence[str],
+        ssh_options: Sequence[str],
+        timeout_s: float,
+        *,
+        ours: bool = True,
+    ) -> None:
         self.place, self.ssh_options, self.timeout_s = place, ssh_options, timeout_s
-        self._able = place.host is not None and all(map(_PLAIN.fullmatch, rsync_args))
+        self._able = ours and place.host is not None and all(map(_PLAIN.fullmatch, rsync_args))
         self._child: Child | None = None
         self._stack = ExitStack()
 
@@ -59,7 +70,10 @@ class LastLook:
         finally:
             self.close()
         *lines, end = out.split(b"\0")
-        return _items(lines, target) if end == b"whole" else None
+        found = _items(lines, target) if end == b"whole" else None
+        # it may take as long to have no answer another time
+        self._able = found is not None
+        return found
 
     def _answer(self, child: Child) -> bytes:
         try:
@@ -86,7 +100,7 @@ def _items(lines: Iterable[bytes], target: Path) -> list[Item] | None:
         if not (found := _FILE.fullmatch(line)):
             return None
         size, seconds, path = int(found[1]), int(found[2]), found[3].decode("utf-8", "surrogateescape")
-        if PARTIAL not in path.split("/"):
+        if PARTIAL not in path.split("/")[:-1]:
             items.append(Item(_NOT_SENT if _is_same(target / path, size, seconds) else _SENT, "", size, path))
     return items
 

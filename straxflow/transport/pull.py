@@ -20,7 +20,7 @@ from straxflow.fsio import differs_name, fsync_folders, fsync_tree, rename_norep
 from straxflow.transport.lastlook import LastLook
 from straxflow.transport.rsync import PARTIAL, Item, Log, Place, Rsync
 from straxflow.transport.ssh import LostConnection, shared_connection
-from straxflow.transport.streams import Streams
+from straxflow.transport.streams import Streams, in_parts
 
 Progress = Callable[[int], None]
 Arrived = Callable[[str], None]
@@ -52,6 +52,8 @@ class _Pull:
         self._portion: list[str] = []
         self._portion_bytes = 0
         self.bytes = 0
+        self.listed = set[str]()
+        """What the streams were to bring."""
         self.flushed = False
         """Whether the names in the folders are on the disk too, as they are now."""
 
@@ -92,11 +94,13 @@ class _Pull:
             lasts.append(last)
 
         lasts: list[Item | None] = []
-        if self.streams.count > 1:
-            files = self._listing(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        parts = self._parts(timeout_s)
+        timeout_s = deadline - time.monotonic()
+        if len(parts) > 1:
             # not in a thread of a stream, with which it would end
             self.look.prepare()
-            self.streams.pull(files, self.target, link_dests, timeout_s, receive)
+            self.streams.pull(parts, self.target, link_dests, timeout_s, receive)
         else:
             with self.rsync.pull(self.target, link_dests, timeout_s) as items:
                 receive(items)
@@ -118,6 +122,20 @@ class _Pull:
         if last:
             self._arrived(last, progress)
         return item
+
+    def _parts(self, timeout_s: float) -> list[list[str]]:
+        """The names for each of several streams; none if one is to bring all that it finds."""
+        self.listed.clear()
+        if self.streams.count == 1:
+            return []
+        files = self._listing(timeout_s)
+        parts = in_parts([file for file in files if file.is_sent], self.streams.count)
+        if len(parts) > 1:
+            for file in files:
+                if not file.is_sent:
+                    self._was_here(file)
+            self.listed = {file.path for file in files}
+        return parts
 
     def _listing(self, timeout_s: float) -> list[Item]:
         """What stands at the source now, and whether it differs here in size or time."""
@@ -160,7 +178,7 @@ class _Pull:
             # it reads all, which needs no list of names, and no other listing
             digests = self.rsync.digests(timeout_s)
             # what a broken transfer left at the source never comes over
-            found = {file.path: file for file in digests if PARTIAL not in file.path.split("/")}
+            found = {file.path: file for file in digests if PARTIAL not in file.path.split("/")[:-1]}
             changed = [p for p, f in found.items() if f.size != sizes.get(p) or f != self.sent.get(p, f)]
         else:
             listing = self._listing(timeout_s)
@@ -171,6 +189,8 @@ class _Pull:
             found = {item.path: known[item.path] for item in listing if item.path in known}
         if flushing:
             flushing.result()
+        if gone := self.listed - found.keys():
+            self.rsync.log(f"{len(gone)} files were gone before they were brought ({min(gone)!r}, ...)")
         if changed:
             raise LostConnection(
                 f"{self.rsync.place}: {len(changed)} files changed or appeared during the transfer "
@@ -304,7 +324,7 @@ def pull(
     try:
         with (
             shared_connection(source.host, ssh_options) as options,
-            LastLook(source, rsync_args, options, idle_s) as look,
+            LastLook(source, rsync_args, options, idle_s, ours=options != [*ssh_options]) as look,
         ):
             first = Rsync(source, rsync_args, options, idle_s, log)
             work = _Pull(Streams(first, ssh_options, streams), look, target, pool, arrived)

@@ -215,7 +215,9 @@ class Rsync:
         """
         extra = [f"--timeout={self.idle_s}", f"--partial-dir={PARTIAL}", "--no-D"]
         extra += [f"--link-dest={old}" for old in link_dests[:20]]
-        extra += ["--ignore-missing-args"] if only is not None else []
+        if only is not None:
+            # several at once must not give one folder its mode while others still write there
+            extra += ["--ignore-missing-args", "--no-implied-dirs"]
         with self._items(extra, self.place.spec(), f"{target}/", timeout_s, only) as items:
             yield items
 

@@ -128,7 +128,8 @@ def _kept() -> Path | None:
 
 def _over(socket: Path, options: Sequence[str], persist_s: int) -> list[str]:
     if len(str(socket)) > _SOCKET_PATH_MAX:
-        return [*options]
+        # nor by the user's own configuration, whose connections may end with the first of their users
+        return [*options, "-o", f"{_CONTROL}Path=none"]
     own = {f"{_CONTROL}Master": "auto", f"{_CONTROL}Path": str(socket), f"{_CONTROL}Persist": str(persist_s)}
     return [*options, *(word for key, value in own.items() for word in ("-o", f"{key}={value}"))]
 
@@ -240,7 +241,7 @@ def round_trip(host: str, options: Sequence[str], times: int = 5) -> float:
     with tempfile.TemporaryFile() as err:
         with running(argv, CONNECT_S, err, stdin=subprocess.PIPE) as child:
             assert child.process.stdin and child.process.stdout
-            with child.process.stdin as words, contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(BrokenPipeError), child.process.stdin as words:
                 for _ in range(times + 1):
                     began = time.monotonic()
                     words.write(b"word\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -16,8 +17,9 @@ WINDOW = 2 << 20
 """Bytes that OpenSSH lets one stream have on its way."""
 WORTH = 16 * WINDOW
 """Bytes to send for which one more stream is worth its log-in, which takes some 14 round trips."""
-FAST, MANY = 125e6, 8
-"""Bytes a second that all streams are to bring, 1 Gbit/s, and the most of them."""
+FAST, MANY = 125e6, 4
+"""Bytes a second that all streams are to bring, 1 Gbit/s, and the most of them: two transfers at once then log in as
+often as sshd lets at once (MaxStartups 10)."""
 
 
 def worth_having(round_trip_s: float) -> int:
@@ -33,21 +35,21 @@ class Streams:
 
     def pull(
         self,
-        files: Sequence[Item],
+        parts: Sequence[Sequence[str]],
         target: Path,
         link_dests: Sequence[Path],
         timeout_s: float,
         receive: Callable[[Iterator[Item]], None],
     ) -> None:
-        """Bring these files; `receive` is called at once in as many threads as there are streams.
+        """Bring these files, each part over a stream of its own; `receive` is called in as many threads at once.
 
-        The first error of any ends all of them, as does an exception in this thread.
+        The first error of any ends all of them, as does an exception in this thread. Folders without files do not come.
         """
-        parts = in_parts(files, self.count)
+        deadline = time.monotonic() + timeout_s
 
         def bring(rsync: Rsync, names: Sequence[str]) -> None:
             for portion in rsync.portions(names):
-                with rsync.pull(target, link_dests, timeout_s, portion) as items:
+                with rsync.pull(target, link_dests, deadline - time.monotonic(), portion) as items:
                     receive(items)
 
         with ExitStack() as stack:
@@ -56,25 +58,29 @@ class Streams:
             for _ in parts[1:]:
                 options = stack.enter_context(shared_connection(self.first.place.host, self.site_options))
                 rsyncs.append(replace(self.first, ssh_options=options))
-            pool = stack.enter_context(ThreadPoolExecutor(max(len(parts), 1), thread_name_prefix="stream"))
-            for rsync in rsyncs:
-                stack.callback(rsync.stop)
+            pool = stack.enter_context(ThreadPoolExecutor(len(parts), thread_name_prefix="stream"))
+            stack.callback(_stop, rsyncs)
             working = [pool.submit(bring, rsync, names) for rsync, names in zip(rsyncs, parts, strict=True)]
             for one in wait(working, return_when=FIRST_EXCEPTION).done:
                 one.result()
 
 
-def in_parts(files: Sequence[Item], most: int) -> list[list[str]]:
-    """The names in parts with as many bytes to send each, in their order, so that early ones come early everywhere.
+def _stop(rsyncs: Sequence[Rsync]) -> None:
+    """All at once, as each may take a while."""
+    with ThreadPoolExecutor(len(rsyncs)) as pool:
+        list(pool.map(Rsync.stop, rsyncs))
 
-    There are fewer parts where little is to be sent, and one at least.
+
+def in_parts(files: Sequence[Item], most: int) -> list[list[str]]:
+    """The names in parts of as many bytes each, in their order, so that early ones come early everywhere.
+
+    There are fewer parts where there is little, and one at least.
     """
-    to_send = [file.size if file.is_sent else 0 for file in files]
-    count = max(min(most, sum(to_send) // WORTH), 1)
+    count = max(min(most, sum(file.size for file in files) // WORTH), 1)
     parts: list[list[str]] = [[] for _ in range(count)]
     sizes = [0] * count
-    for file, size in zip(files, to_send, strict=True):
+    for file in files:
         least = sizes.index(min(sizes))
         parts[least].append(file.path)
-        sizes[least] += size
+        sizes[least] += file.size
     return parts

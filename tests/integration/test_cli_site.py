@@ -125,7 +125,7 @@ def test_check_before_and_after_init(lab: Lab, capsys: pytest.CaptureFixture[str
     assert code == 0
     assert f"{lab.folder}/store: " in found["store"]["text"]
     assert "readable, rsync 3." in found["daq"]["text"]
-    assert "at most: best with transfer.streams: 1" in found["line"]["text"]
+    assert "ms: best with transfer.streams: 1" in found["line"]["text"]
     assert "raw_records" in found["strax"]["text"]
     assert "strax 2." in found["strax"]["text"]
 

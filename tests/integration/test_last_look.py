@@ -1,7 +1,10 @@
 """The last look at a transfer's source: one round trip where a shell may wait there, and rsync's own where not."""
 
 import os
+import shutil
 import subprocess
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +13,9 @@ import pytest
 from straxflow.digests import hash_tree
 from straxflow.errors import Damaged, Retryable
 from straxflow.lab.sshd import Sshd
-from straxflow.transport import Place, pull
+from straxflow.transport import Place, pull, ssh
 from straxflow.transport.lastlook import LastLook
-from straxflow.transport.rsync import Item, Rsync
+from straxflow.transport.rsync import PARTIAL, Item, Rsync
 from tests.integration.test_transport import ODD, bring, fill
 
 ONLY_RSYNC = "ForceCommand case $SSH_ORIGINAL_COMMAND in rsync*|true) exec $SSH_ORIGINAL_COMMAND;; esac; exit 1\n"
@@ -133,16 +136,72 @@ def test_a_find_that_fails_or_is_another(tmp_path: Path, asked: list[str], broke
 
 def test_options_that_leave_files_out_are_rsyncs_own_affair(sshd: Sshd, tmp_path: Path, asked: list[str]) -> None:
     source = fill(tmp_path / "src")
+    # a wrapper around rsync may see other files than a shell does
+    wrapper = tmp_path / "wrapper"
+    wrapper.write_text('#!/bin/sh\nexec rsync "$@"\n')
+    wrapper.chmod(0o755)
+    bring(sshd, source, tmp_path / "dst0", rsync_args=["-a", f"--rsync-path={wrapper}"])
+    assert len(asked) == 1
     found = bring(sshd, source, tmp_path / "dst", rsync_args=["-a", "--exclude=m.json"])
     assert [file.path for file in found] == ["000000/r_0", "000000_post/r_0", "THE_END/r"]
-    assert len(asked) == 1
+    assert len(asked) == 2
 
 
-def test_no_answer_in_time(sshd: Sshd, tmp_path: Path) -> None:
+def test_no_answer_in_time_and_none_is_asked_for_again(sshd: Sshd, tmp_path: Path) -> None:
     place = Place(str(fill(tmp_path / "src")), sshd.host)
-    with LastLook(place, ["-a"], ["-o", "ProxyCommand=sleep 100", *sshd.ssh_options], timeout_s=0.3) as look:
+    silent = ["-o", "ProxyCommand=sleep 100", *sshd.ssh_options]
+    began = time.monotonic()
+    with LastLook(place, ["-a"], silent, timeout_s=0.3) as look:
         look.prepare()
         assert look.listing(tmp_path / "dst") is None
+        # ssh gives up by itself, but much later
+        assert time.monotonic() - began < ssh.CONNECT_S / 2
+        look.prepare()
+        assert subprocess.run(["pgrep", "-f", f"ssh.*read -r word.*{place.path}"]).returncode == 1
+
+
+@pytest.mark.parametrize("persist", [[], ["ControlPersist=no"], ["ControlPersist=5"]])
+def test_where_the_site_says_how_connections_are_shared_rsync_looks(
+    sshd: Sshd, tmp_path: Path, asked: list[str], persist: list[str]
+) -> None:
+    """A connection that does not go to the background ends when all have left it: the shell must not wait in it."""
+    source = fill(tmp_path / "src")
+    with tempfile.TemporaryDirectory(prefix="sf-", dir="/tmp") as short:
+        words = ["ControlMaster=auto", f"ControlPath={short}/s", *persist]
+        options = [*sshd.ssh_options, *(word for one in words for word in ("-o", one))]
+        pull(Place(str(source), sshd.host), tmp_path / "dst", ssh_options=options, timeout_s=30, retries=0)
+        ssh.close_connections(Path(short))
+    assert len(asked) == 1
+    assert hash_tree(tmp_path / "dst") == hash_tree(source)
+
+
+def test_a_path_too_long_for_a_socket_shares_nothing(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even by the user's own configuration."""
+    source, config = fill(tmp_path / "src"), tmp_path / "config"
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with tempfile.TemporaryDirectory(prefix="sf-", dir="/tmp") as short:
+        config.write_text(f"ControlMaster auto\nControlPath {short}/s\n")
+        options = ["-F", str(config), *sshd.ssh_options[2:]]
+        pull(Place(str(source), sshd.host), tmp_path / "dst", ssh_options=options, timeout_s=30, retries=0)
+    assert hash_tree(tmp_path / "dst") == hash_tree(source)
+
+
+def test_what_a_broken_transfer_left_is_no_file_of_the_run_but_a_file_of_that_name_is(
+    sshd: Sshd, tmp_path: Path, asked: list[str]
+) -> None:
+    source = fill(tmp_path / "src")
+    (source / PARTIAL).mkdir()
+    (source / PARTIAL / "r_0").write_bytes(b"half")
+    found = bring(sshd, source, tmp_path / "dst")
+    assert len(found) == 4 and not asked
+    shutil.rmtree(source / PARTIAL)
+    (source / PARTIAL).write_bytes(b"odd")
+    found = bring(sshd, source, tmp_path / "dst2", retries=0)
+    assert [file.path for file in found if file.path == PARTIAL] and len(found) == 5
 
 
 def test_nothing_waits_after_a_failure(sshd: Sshd, tmp_path: Path, before_the_word: Callable[..., None]) -> None:

@@ -17,7 +17,7 @@ from straxflow.transport import ssh, streams
 from straxflow.transport.lastlook import LastLook
 from straxflow.transport.rsync import Item, Rsync
 from straxflow.transport.ssh import LostConnection
-from tests.integration.test_transport import ODD, bring, cut, fill, running_with, slowly, wait_for
+from tests.integration.test_transport import ODD, bring, children, cut, fill, pulling, running_with, slowly, wait_for
 
 MB = 1_000_000
 
@@ -138,6 +138,8 @@ def test_kill_minus_nine_leaves_no_rsync_and_its_files_serve_the_next(sshd: Sshd
     wait_for(lambda: running_with(str(source)) == [])
     told: list[int] = []
     bring(sshd, source, target, streams=3, progress=told.append)
+    # its connections end by themselves, and other tests count sessions
+    wait_for(lambda: not children(sshd.pid))
     assert max(told[:-1]) < 12 * MB
     assert verify_tree(target, hash_tree(source)) == []
 
@@ -169,6 +171,52 @@ def test_what_goes_between_the_list_and_the_rsyncs(
     else:
         with pytest.raises(StepFailed, match="no such source"):
             bring(sshd, source, tmp_path / "dst", streams=3, retries=1)
+
+
+def test_little_comes_over_one_and_no_names_are_given(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "WORTH", 100 * MB)
+    source, log = fill(tmp_path / "src", sizes()), list[str]()
+    (source / "empty").mkdir()
+    bring(sshd, source, tmp_path / "dst", streams=3, log=log.append)
+    assert rsyncs(log) == [] and (tmp_path / "dst" / "empty").is_dir()
+
+
+def test_a_bad_digest_is_brought_once_more(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, log, broken = fill(tmp_path / "src", sizes()), list[str](), [True]
+
+    def break_one(path: str) -> None:
+        if path == "000005/r_0" and broken:
+            broken.pop()
+            with (tmp_path / "dst" / path).open("r+b") as file:
+                file.write(b"\0\0\0\0")
+
+    # told of when it stands, before it is read
+    hashed = pulling._Pull._hash
+
+    def hash_later(self, path: str):
+        break_one(path)
+        return hashed(self, path)
+
+    monkeypatch.setattr(pulling._Pull, "_hash", hash_later)
+    bring(sshd, source, tmp_path / "dst", streams=3, log=log.append)
+    assert not broken and any("digests differ" in line for line in log)
+    assert verify_tree(tmp_path / "dst", hash_tree(source)) == []
+
+
+def test_folders_that_may_not_be_written_to_do_not_hold_up_the_others(sshd: Sshd, tmp_path: Path) -> None:
+    source, target = fill(tmp_path / "src", {f"{d:06d}/r_{n}": 100_000 for d in range(3) for n in range(6)}), "dst"
+    for folder in source.iterdir():
+        folder.chmod(0o555)
+    program = (
+        "from pathlib import Path; from straxflow.transport import Place, pull, streams; streams.WORTH = 10_000; "
+        f"pull(Place({str(source)!r}, {sshd.host!r}), Path({target!r}), ssh_options={sshd.ssh_options!r}, streams=3)"
+    )
+    # root may write anywhere
+    like_others = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    subprocess.run([*like_others, sys.executable, "-c", program], cwd=tmp_path, check=True)
+    assert verify_tree(tmp_path / target, hash_tree(source)) == []
 
 
 def test_a_link_among_the_files(sshd: Sshd, tmp_path: Path) -> None:

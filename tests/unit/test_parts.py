@@ -6,8 +6,8 @@ from straxflow.transport.rsync import Item
 from straxflow.transport.streams import MANY, WORTH, in_parts, worth_having
 
 
-def item(path: str, size: int, *, sent: bool = True) -> Item:
-    return Item(">f" if sent else ".f", "", size, path)
+def item(path: str, size: int) -> Item:
+    return Item(">f", "", size, path)
 
 
 def test_parts_have_as_many_bytes_and_the_first_files_first() -> None:
@@ -27,10 +27,9 @@ def test_one_large_file_has_a_part_of_its_own() -> None:
 @pytest.mark.parametrize(("total", "count"), [(0, 1), (WORTH, 1), (2 * WORTH - 1, 1), (2 * WORTH, 2), (99 * WORTH, 4)])
 def test_little_is_not_worth_a_log_in(total: int, count: int) -> None:
     assert len(in_parts([item("a", total // 2), item("b", total - total // 2)], 4)) == count
-    assert in_parts([item("here", total, sent=False)], 4) == [["here"]]
     assert in_parts([], 4) == [[]]
 
 
-@pytest.mark.parametrize(("milliseconds", "streams"), [(0.05, 1), (10, 1), (20, 2), (100, 6), (300, MANY)])
+@pytest.mark.parametrize(("milliseconds", "streams"), [(0.05, 1), (10, 1), (20, 2), (50, 3), (300, MANY)])
 def test_as_many_as_fill_a_fast_line(milliseconds: float, streams: int) -> None:
     assert worth_having(milliseconds / 1e3) == streams
