@@ -19,6 +19,7 @@ from bench import (
     delays,
     growth,
     hashing,
+    kept,
     latency,
     memory,
     mirror,
@@ -49,6 +50,7 @@ BENCHES: dict[str, Callable[[Lab, bool], Result]] = {
     "hashing": hashing.bench,
     "compression": compression.bench,
 }
+KEPT = ROOT / ".cache" / "bench"
 PAGE = ROOT / "docs" / "performance.md"
 
 
@@ -58,6 +60,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(BENCHES)}")
     parser.add_argument("--quick", action="store_true", help="small data, few repetitions; writes no page")
     parser.add_argument("--page", type=Path, help=f"write the page there (default, if whole: {PAGE.relative_to(ROOT)})")
+    parser.add_argument(
+        "--with-earlier", action="store_true", help="the page also has what other benches found in earlier calls here"
+    )
     parser.add_argument("--folder", type=Path, help="work in this new folder; its disk is what is measured")
     arguments = parser.parse_args(argv)
     if unknown := [name for name in arguments.names if name not in BENCHES]:
@@ -69,8 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benches; 0 even if a goal is missed, which the report says, but 1 if a bench failed."""
     arguments = parse(argv)
     console = Console(highlight=False)
-    began = time.monotonic()
-    results = []
+    found: dict[str, Result] = {}
     failed: list[str] = []
     # it removes what it made: folders, network namespaces, processes
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -78,15 +82,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in arguments.names or BENCHES:
             start = time.monotonic()
             try:
-                results.append(BENCHES[name](parts, arguments.quick))
+                found[name] = kept.stamped(BENCHES[name](parts, arguments.quick), time.monotonic() - start)
             except Exception:
                 # what the others found is not lost for that
                 console.print_exception()
                 failed.append(name)
                 continue
-            report.show(console, results[-1])
-            console.print(f"({time.monotonic() - start:.0f} s)")
-    report.conclude(console, results)
+            report.show(console, found[name])
+            if not arguments.quick:
+                kept.keep(KEPT, name, found[name])
+    report.conclude(console, [*found.values()])
     if arguments.quick:
         console.print(
             "The goals are those of the whole bench: with so few data, start-ups weigh more than they do there."
@@ -94,8 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     page = arguments.page or (None if arguments.quick or arguments.names or failed else PAGE)
     if page:
         page.parent.mkdir(exist_ok=True)
-        given = ["--quick"] * arguments.quick + arguments.names
-        page.write_text(report.markdown(results, given, time.monotonic() - began))
+        if arguments.with_earlier:
+            everything = {name: found.get(name) or kept.find(KEPT, name) for name in BENCHES}
+            found = {name: result for name, result in everything.items() if result}
+        given = ["--quick"] * arguments.quick + ["--with-earlier"] * arguments.with_earlier + arguments.names
+        page.write_text(report.markdown([*found.values()], given))
         console.print(f"written: {page}")
     if failed:
         console.print(f"failed, and not in the report: {', '.join(failed)}")

@@ -43,8 +43,8 @@ def show(console: Console, result: Result) -> None:
     console.print(f"\n[bold]{result.name}[/bold]: {result.setting}")
     for table in result.tables:
         console.print(_rich(table))
-    for note in result.notes:
-        console.print(note, markup=False)
+    for text in (*result.notes, result.measured):
+        console.print(text, markup=False)
 
 
 def conclude(console: Console, results: Sequence[Result]) -> None:
@@ -54,13 +54,13 @@ def conclude(console: Console, results: Sequence[Result]) -> None:
     console.print("\n".join([verdict_line(results), *_missed(judged)]), markup=False)
 
 
-def markdown(results: Sequence[Result], arguments: Sequence[str], seconds: float) -> str:
+def markdown(results: Sequence[Result], arguments: Sequence[str]) -> str:
     """The text of docs/performance.md."""
     called = " ".join(["python -m bench", *arguments])
     judged = [j for result in results for j in result.judged]
     parts = [
         "# Performance",
-        f"Written by `{called}` on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, in {seconds:.0f} s.",
+        f"Written by `{called}` on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; each section says when it was measured.",
         f"**{verdict_line(results)}**",
         *(["\n".join(missed)] if (missed := _missed(judged)) else []),
         _markdown(_overview(results)),
@@ -69,7 +69,11 @@ def markdown(results: Sequence[Result], arguments: Sequence[str], seconds: float
         _markdown(Table("", ["", ""], [[name, value] for name, value in machine()])),
     ]
     for result in results:
-        parts += [f"## {result.name}", result.setting + ".", _markdown(_summary(result.judged))]
+        parts += [
+            f"## {result.name}",
+            f"{result.setting}. {result.measured}".strip(),
+            _markdown(_summary(result.judged)),
+        ]
         for table in result.tables:
             parts += [f"{table.title}:", _markdown(table)]
         parts += result.notes

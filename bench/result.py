@@ -40,6 +40,8 @@ class Result:
     judged: list[Judged]
     tables: list[Table]
     notes: list[str] = field(default_factory=list)
+    measured: str = ""
+    """When, and how long that took."""
 
 
 def judge(what: str, value: float, limit: float | None, unit: str, spread: str = "") -> Judged:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import compression, delays, hashing, report
+from bench import compression, delays, hashing, kept, report
 from bench.__main__ import BENCHES, parse
 from bench.measure import Sample, Series, _adopted, cpu_of, in_turn, measure, ratio_of, run
 from bench.result import Result, Table, compare, judge, judge_all, parts, times
@@ -75,13 +75,22 @@ def results(limit: float) -> list[Result]:
 
 
 def test_the_page_says_clearly_when_a_goal_is_missed() -> None:
-    text = report.markdown(results(1.01), ["transfer"], 12)
+    text = report.markdown(results(1.01), ["transfer"])
     assert "**1 of 1 goals MISSED:**\n\n- transfer: 1.05 (1.00 to 1.10, n=2), the goal is at most 1.01\n" in text
     assert "| [transfer](#transfer) | 0 of 1 | transfer: 1.05 (1.00 to 1.10, n=2) |" in text
     assert "| transfer | 1.05 (1.00 to 1.10, n=2) | at most 1.01 | MISSED |" in text
     assert "| plain \\| rsync | 2.00 (2.00 to 2.00) |" in text
     assert "`python -m bench transfer`" in text
-    assert "**All 1 goals are met.**" in report.markdown(results(1.10), [], 12)
+    assert "**All 1 goals are met.**" in report.markdown(results(1.10), [])
+
+
+def test_what_was_found_is_kept_for_the_page(tmp_path: Path) -> None:
+    (found,) = results(1.01)
+    found = kept.stamped(found, 12)
+    assert kept.find(tmp_path / "bench", "transfer") is None
+    kept.keep(tmp_path / "bench", "transfer", found)
+    assert kept.find(tmp_path / "bench", "transfer") == found
+    assert f" {found.measured}\n" in report.markdown([found], []) and found.measured.endswith("UTC, in 12 s.")
 
 
 def test_the_tables_are_shown_on_a_terminal() -> None:

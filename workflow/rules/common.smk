@@ -45,6 +45,7 @@ elif workflow.is_main_process and not workflow.output_settings.dryrun:
 
 # imported while the server does its own imports
 from straxflow.batchjobs import run_rules_directly
+from straxflow.pace import pace_polls
 from straxflow.polls import tend_polls
 from straxflow.slurm import JOB_PREFIX, SLURM
 from straxflow.workflow import Flow
@@ -188,6 +189,7 @@ def tend_batch_jobs():
         os.environ[SLURM] = "1"
         executor.run_uuid = f"{JOB_PREFIX}{BATCH}_{executor.run_uuid}"
         tend_polls(executor, lambda text: logger.warning(f"straxflow: {text}"))
+        pace_polls(executor)
         run_rules_directly(executor)
 
 
