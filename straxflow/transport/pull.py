@@ -86,8 +86,9 @@ class _Pull:
         def receive(items: Iterator[Item]) -> None:
             last: Item | None = None
             for item in items:
-                # a connection stands now
-                self.look.prepare()
+                if item.is_sent:
+                    # a connection stands now; where nothing is sent, the sender's digests tell what is there
+                    self.look.prepare()
                 with self._lock:
                     last = self._received(item, last, progress)
             # rsync has ended only when the block ends in which its items come
