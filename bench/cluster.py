@@ -22,6 +22,8 @@ from straxflow.lab.slurm import CLIENTS, Slurm
 Settings = Mapping[str, Any]
 STEPS = ("process", "checksum", "move_out")
 """Done by batch jobs; all others on the head node."""
+SMALL = {"resources": {step: {"mem_mb": 500, "runtime_min": 1} for step in STEPS}}
+"""What they need of it, in a site's configuration, where runs are small."""
 EACH_RUN: Settings = {"groups": [f"{step}=run_{{run}}" for step in STEPS]}
 CPU_NOTE = (
     "CPU of the batch jobs is what the daemon of each Slurm step had waited for at its end, without Slurm's own "

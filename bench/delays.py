@@ -210,8 +210,7 @@ class _Cases:
 
     def there(self, _: int) -> Sample:
         """All stands here already."""
-        shutil.copytree(self.source, self.target)
-        os.sync()
+        self._copy()
         return self._removed(lambda: measure(self._pull))
 
     def plain(self, name: str, *, there: bool = False) -> Callable[[int], Sample]:
@@ -219,12 +218,15 @@ class _Cases:
 
         def once(_: int) -> Sample:
             if there:
-                shutil.copytree(self.source, self.target)
-                os.sync()
+                self._copy()
             far = self.far
             return self._removed(lambda: shell(SCRIPTS[name], str(self.source), self.target, far.host, far.ssh_options))
 
         return once
+
+    def _copy(self) -> None:
+        shutil.copytree(self.source, self.target)
+        os.sync()
 
     def _pull(self, streams: int = 1) -> None:
         far = self.far

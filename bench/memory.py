@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.result import Result, Table, judge
-from bench.site import Lab, Site, make_site
+from bench.site import COPY, Lab, Site, make_site
 from straxflow.attempts import all_of
 from straxflow.lab.daq import Daq, RunPlan
 
@@ -53,9 +53,8 @@ def bench(lab: Lab, quick: bool) -> Result:
 
 def _peaks(lab: Lab, size_mb: float, chunks: int) -> tuple[str, Peaks]:
     """What the run is, in words, and the peak of each of its steps, MB."""
-    product = {"from": "live", "kind": "command", "command": "cp -r {source}/{run} {output}"}
     name = f"memory_{size_mb:.0f}_{chunks}"
-    site = make_site(lab, name, lab.folder / f"daq_{name}", {"products": {"copy": product}})
+    site = make_site(lab, name, lab.folder / f"daq_{name}", {"products": COPY})
     # a little longer, so that there is no rest
     length_s = 1.01 * RunPlan(1, size_mb=size_mb).seconds / chunks
     plan = RunPlan(1, size_mb=size_mb, chunk_length_s=length_s, processing_threads={"reader0": 1})

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.cluster import STEPS, Cluster, Invocation, Settings, Submitter
+from bench.cluster import SMALL, STEPS, Cluster, Invocation, Settings, Submitter
 from bench.measure import Sample, a_run
 from bench.result import Table
 from bench.site import AT_ONCE, COPY, Lab, make_site
@@ -16,7 +16,6 @@ from straxflow.attempts import all_of
 from straxflow.lab.daq import Daq, RunPlan
 
 SIZE_MB = 1.0
-SMALL = {"mem_mb": 500, "runtime_min": 1}
 CLIENTS = ("sbatch", "squeue", "sacct", "srun")
 
 
@@ -24,7 +23,6 @@ CLIENTS = ("sbatch", "squeue", "sacct", "srun")
 class Case:
     """So many runs, by as many invocations as it takes, and one with nothing to do."""
 
-    name: str
     runs: int
     invocations: Sequence[Invocation]
     idle: Sample
@@ -86,11 +84,7 @@ class Bed:
             RuntimeError: if an attempt at one of their steps failed.
         """
         cases = self.found.setdefault(name, [])
-        changes = {
-            "products": COPY,
-            "resources": dict.fromkeys(STEPS, SMALL),
-            "claim": {"max_runs": min(count, AT_ONCE)},
-        }
+        changes = {"products": COPY, "claim": {"max_runs": min(count, AT_ONCE)}, **SMALL}
         site = make_site(self.lab, f"{self.name}_{name}_{len(cases)}".replace(" ", "_"), self.daq, changes)
         self.lab.runs(site.name).insert_many([dict(one) for one in self.documents[:count]])
         submit = Submitter(self.cluster, site, settings)
@@ -100,7 +94,7 @@ class Bed:
         if bad := [a for a in tries if a.outcome != "ok"]:
             raise RuntimeError(f"run {bad[0].run}: {bad[0].step}: {bad[0].outcome}, {bad[0].reason}")
         inside = sum(a.cpu_seconds or 0.0 for a in tries if a.step in STEPS)
-        cases.append(Case(name, count, invocations, self.idle, inside))
+        cases.append(Case(count, invocations, self.idle, inside))
         site.remove()
         return cases[-1].main
 

@@ -86,7 +86,7 @@ def _overview(results: Sequence[Result]) -> Table:
     rows = []
     for result in results:
         goals = [j.verdict for j in result.judged if j.verdict]
-        link = f"[{result.name}](#{result.name.replace(' ', '-')})"
+        link = f"[{result.name}](#{result.name.replace(' ', '-').lower()})"
         figures = sorted(result.judged, key=lambda j: not j.verdict)
         first = f"{figures[0].what}: {figures[0].figure}" if figures else "not measured"
         rows.append([link, f"{goals.count('met')} of {len(goals)}" if goals else "none", first])

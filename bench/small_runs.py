@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.bare import loop
-from bench.cluster import CPU_NOTE, STEPS, Cluster, Submitter, cluster, many_runs
+from bench.cluster import CPU_NOTE, SMALL, Cluster, Submitter, cluster, many_runs
 from bench.kinds import AMSTRAX, DEMO, QUICK_DEMO, Kind, check_same
 from bench.measure import Sample, Series, a_run, cpu_of_processes, idle_cores, in_turn
 from bench.result import Judged, Result, Table, compare, judge_all, times
@@ -26,7 +26,6 @@ SIZE_MB = 5.0
 GOAL = 0.2
 IDLE = 0.15
 """With less than this part of all cores idle, more work at once would give nothing."""
-STEP_LIMITS = {"mem_mb": 500, "runtime_min": 1}
 LOOP, FLOW, SLURM = "loop", "straxflow", "straxflow on Slurm"
 Documents = Mapping[str, dict[str, Any]]
 
@@ -111,7 +110,7 @@ class _Measured:
 
     def _by_slurm(self, i: int) -> Sample:
         assert self.slurm
-        site = self._site(f"small_runs_slurm_{i}", {"resources": dict.fromkeys(STEPS, STEP_LIMITS)})
+        site = self._site(f"small_runs_slurm_{i}", SMALL)
         submit = Submitter(self.slurm, site, many_runs(TOGETHER))
         idle_s = idle_cores()
         self.submitted = submit()

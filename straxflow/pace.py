@@ -34,11 +34,12 @@ class _Pace:
     async def check_active_jobs(self, jobs: list[Any]) -> AsyncIterator[Any]:
         """Yield the jobs that are to be asked for again."""
         since = self.clock() - self.asked
-        if jobs and since < self.wanted_s and (since < SOONEST_S or not any([*map(self._is_at_its_end, jobs)])):
+        if jobs and since < self.wanted_s and (since < SOONEST_S or not any(map(self._is_at_its_end, jobs))):
             for job in jobs:
                 yield job
             return
-        self.awaited = {job.external_jobid: self.awaited.get(job.external_jobid, _files(job)) for job in jobs}
+        current = {job.external_jobid for job in jobs}
+        self.awaited = {number: files for number, files in self.awaited.items() if number in current}
         # it makes its next pause of the last one
         self.executor.next_seconds_between_status_checks = self.wanted_s
         async for job in self.ask(jobs):
@@ -49,11 +50,10 @@ class _Pace:
 
     def _is_at_its_end(self, job: Any) -> bool:
         """Whether its files are all there; what was there once is not looked for again."""
-        awaited = self.awaited.setdefault(job.external_jobid, _files(job))
+        # not by setdefault: a batch job of many steps puts its list together anew each time that it is asked
+        if job.external_jobid not in self.awaited:
+            self.awaited[job.external_jobid] = [str(file) for file in job.job.output]
+        awaited = self.awaited[job.external_jobid]
         while awaited and Path(awaited[-1]).exists():
             awaited.pop()
         return not awaited
-
-
-def _files(job: Any) -> list[str]:
-    return [str(file) for file in job.job.output]

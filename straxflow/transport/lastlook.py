@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from straxflow.transport import ssh
 from straxflow.transport.child import Child, running
-from straxflow.transport.rsync import PARTIAL, Item, Place
+from straxflow.transport.rsync import Item, Place, is_partial
 
 # with others, rsync may leave out files, or see more of them
 _PLAIN = re.compile(r"-[artpogvzW]+|--(archive|bwlimit|compress|compress-choice|whole-file|verbose)(=.*)?")
@@ -42,7 +41,7 @@ class LastLook:
         ours: bool = True,
     ) -> None:
         self.place, self.ssh_options, self.timeout_s = place, ssh_options, timeout_s
-        self._able = ours and place.host is not None and all(map(_PLAIN.fullmatch, rsync_args))
+        self._able = ours and all(map(_PLAIN.fullmatch, rsync_args))
         self._child: Child | None = None
         self._stack = ExitStack()
 
@@ -54,9 +53,8 @@ class LastLook:
 
     def prepare(self) -> None:
         """Start the shell, once; a connection must stand that it can share, or it would make its own."""
-        if self._able and self._child is None:
-            words = ["sh", "-c", _SCRIPT, "sh", self.place.path]
-            argv = [*ssh.command(self.ssh_options), "--", str(self.place.host), shlex.join(words)]
+        if self._able and self._child is None and self.place.host:
+            argv = ssh.command_on(self.place.host, self.ssh_options, ["sh", "-c", _SCRIPT, "sh", self.place.path])
             # what it says is rsync's to say, if that fails too
             waiting = running(argv, 7 * 86400, subprocess.DEVNULL, stdin=subprocess.PIPE)
             self._child = self._stack.enter_context(waiting)
@@ -100,7 +98,7 @@ def _items(lines: Iterable[bytes], target: Path) -> list[Item] | None:
         if not (found := _FILE.fullmatch(line)):
             return None
         size, seconds, path = int(found[1]), int(found[2]), found[3].decode("utf-8", "surrogateescape")
-        if PARTIAL not in path.split("/")[:-1]:
+        if not is_partial(path):
             items.append(Item(_NOT_SENT if _is_same(target / path, size, seconds) else _SENT, "", size, path))
     return items
 

@@ -18,7 +18,7 @@ from straxflow.digests import FileDigest, digest_file
 from straxflow.errors import Damaged, Retryable, StepFailed
 from straxflow.fsio import differs_name, fsync_folders, fsync_tree, rename_noreplace, sync_filesystem
 from straxflow.transport.lastlook import LastLook
-from straxflow.transport.rsync import PARTIAL, Item, Log, Place, Rsync
+from straxflow.transport.rsync import PARTIAL, Item, Log, Place, Rsync, is_partial
 from straxflow.transport.ssh import LostConnection, shared_connection
 from straxflow.transport.streams import Streams, in_parts
 
@@ -178,8 +178,7 @@ class _Pull:
         if self.unsent and 2 * sum(self.unsent.values()) >= sum(sizes.values()):
             # it reads all, which needs no list of names, and no other listing
             digests = self.rsync.digests(timeout_s)
-            # what a broken transfer left at the source never comes over
-            found = {file.path: file for file in digests if PARTIAL not in file.path.split("/")[:-1]}
+            found = {file.path: file for file in digests if not is_partial(file.path)}
             changed = [p for p, f in found.items() if f.size != sizes.get(p) or f != self.sent.get(p, f)]
         else:
             listing = self._listing(timeout_s)

@@ -93,6 +93,11 @@ def parse_line(line: bytes) -> Item | None:
     return Item(change.decode().strip(), digest.decode().strip(), int(size), name)
 
 
+def is_partial(path: str) -> bool:
+    """Whether it is what a broken transfer left of a file: never one of the run."""
+    return PARTIAL in path.split("/")[:-1]
+
+
 def check_args(args: Sequence[str]) -> None:
     """Raise ConfigError at rsync arguments that would undo the verified transfer."""
     for arg in args:

@@ -74,6 +74,12 @@ def command(options: Sequence[str]) -> list[str]:
     return argv
 
 
+def command_on(host: str, options: Sequence[str], argv: Sequence[str]) -> list[str]:
+    """The ssh command that runs `argv` on a host (a POSIX login shell there); each argument arrives as it is."""
+    check_host(host)
+    return [*command(options), "--", host, shlex.join(argv)]
+
+
 @cache
 def _knows_aes() -> bool:
     try:
@@ -210,12 +216,10 @@ def run(host: str, options: Sequence[str], argv: Sequence[str], *, timeout_s: fl
     Raises:
         Retryable: not reachable, refused, or out of time. A command's own failure is in the result.
     """
-    check_host(host)
-    remote = " ".join(map(shlex.quote, argv))
     with tempfile.TemporaryFile() as err:
         with (
             kept_connection(host, options) as kept,
-            running([*command(kept), "--", host, remote], timeout_s, err) as child,
+            running(command_on(host, kept, argv), timeout_s, err) as child,
         ):
             assert child.process.stdout
             out = child.process.stdout.read()
@@ -235,8 +239,7 @@ def round_trip(host: str, options: Sequence[str], times: int = 5) -> float:
     Raises:
         Retryable: not reachable, refused, or no answer in time.
     """
-    check_host(host)
-    argv = [*command(options), "--", host, shlex.join(["sh", "-c", "while read -r word; do echo; done"])]
+    argv = command_on(host, options, ["sh", "-c", "while read -r word; do echo; done"])
     found = []
     with tempfile.TemporaryFile() as err:
         with running(argv, CONNECT_S, err, stdin=subprocess.PIPE) as child:

@@ -63,20 +63,20 @@ def test_a_run_costs_what_an_idle_invocation_does_not() -> None:
     assert a_run([Sample(13.0, 8.0, 5.0), Sample(11.0, 6.0, 4.0)], Sample(2.0, 2.0, 1.0), 10) == Sample(2.0, 1.0, 0.7)
 
 
-def case(name: str, runs: int, *jobs_cpu: float) -> Case:
+def case(runs: int, *jobs_cpu: float) -> Case:
     main, idle = Sample(53.0, 12.0, 4.0, 100.0), Sample(3.0, 2.0, 1.0)
-    return Case(name, runs, [Invocation(main, cpu, {"sbatch": 5, "squeue": 2}) for cpu in jobs_cpu], idle, 6.0)
+    return Case(runs, [Invocation(main, cpu, {"sbatch": 5, "squeue": 2}) for cpu in jobs_cpu], idle, 6.0)
 
 
 def test_a_run_on_slurm_costs_its_batch_jobs_too() -> None:
-    one = case("grouped", 10, 15.0, 25.0)
+    one = case(10, 15.0, 25.0)
     assert (one.main, one.jobs_cpu, one.cpu, one.calls_a_run("sbatch")) == (Sample(10.0, 2.0, 0.6), 4.0, 6.0, 1.0)
     assert sum(one.parts.values()) == pytest.approx(one.cpu)
     assert one.invocations[0].whole == Sample(53.0, 27.0, 4.0)
 
 
 def test_the_tables_of_slurm_are_of_medians_over_the_repetitions() -> None:
-    found = {"grouped": [case("grouped", 10, cpu) for cpu in (20.0, 40.0)]}
+    found = {"grouped": [case(10, cpu) for cpu in (20.0, 40.0)]}
     assert calls_table("", found).rows == [["grouped", "10", "53.0", "5.00", "4.00", "5", "2", "0", "0"]]
     assert cpu_table(found).rows == [["grouped", "0.30", "0.70", "0.60", "2.40"]]
 
